@@ -1,0 +1,105 @@
+"""What a run gives: the mask, every gate's coefficients, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .models.card import ClassInfo
+from .volume import Vec3, Volume
+
+
+@dataclass(frozen=True)
+class GateMap:
+    """The coefficients of one attention gate, on the grid on which the network computes them.
+
+    Attributes
+    ----------
+    name : str
+        The gate's module in the network, e.g. ``"att4"``.
+    coefficients : array, shape (z, y, x), float32 or float16
+        Attention coefficients; 0..1 for a sigmoid gate, summing to 1 for a spatial softmax.
+    scale, translate : tuple of float
+        Per axis (z, y, x), sample ``j`` has its centre at voxel ``translate + scale * j`` of the
+        array that was passed to `predict`.
+    kind : str
+        ``"sigmoid"``, ``"softmax"``, ``"squeeze-excitation"`` or ``"candidate"``.
+    stride : tuple of float
+        Distance of samples along z, y, x in voxels of the network's own grid, e.g. (2, 2, 2).
+    forced : bool
+        Whether the coefficients were imposed by the caller instead of computed.
+    """
+
+    name: str
+    coefficients: npt.NDArray[np.floating[Any]]
+    scale: Vec3
+    translate: Vec3
+    kind: str = "sigmoid"
+    stride: Vec3 = (1.0, 1.0, 1.0)
+    forced: bool = False
+
+    @property
+    def label(self) -> str:
+        """Resolution of the grid, e.g. ``"1/2"``, or ``"1/2·1/4·1/4"`` where axes differ."""
+        parts = [f"1/{s:g}" if s > 1 else "1/1" for s in self.stride]
+        return parts[0] if len(set(parts)) == 1 else "·".join(parts)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The result of one run.
+
+    Attributes
+    ----------
+    mask : array, shape (z, y, x), integer
+        Label map on the caller's grid; the values index `classes`.
+    gates : tuple of GateMap
+        In the order in which the network runs them.
+    probabilities, logits : array, shape (class, z, y, x), float32, or None
+        On the caller's grid; None when not asked for.
+    classes : tuple of ClassInfo
+        Names and colours; ``classes[0]`` is the background.
+    volume : Volume
+        The volume that was run (its `data` may be released: use it for geometry).
+    provenance : dict
+        Plain JSON types: model name and SHA-256, architecture, options, versions, device,
+        precision, plan, voxel size, each gate's grid and timings.
+    """
+
+    mask: npt.NDArray[np.integer[Any]]
+    gates: tuple[GateMap, ...]
+    classes: tuple[ClassInfo, ...]
+    volume: Volume
+    probabilities: npt.NDArray[np.float32] | None = None
+    logits: npt.NDArray[np.float32] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def gate(self, name: str) -> GateMap:
+        """The gate of that name; KeyError names the ones there are."""
+        for gate in self.gates:
+            if gate.name == name:
+                return gate
+        raise KeyError(f"no gate '{name}'; there are {[g.name for g in self.gates]}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of a run.
+
+    Attributes
+    ----------
+    done, total : float
+        Work finished and work in all, in the same arbitrary unit; ``done`` never decreases.
+    message : str
+        What is going on, for the person at the screen.
+    prediction : Prediction or None
+        Set on the last step alone.
+    """
+
+    done: float
+    total: float
+    message: str = ""
+    prediction: Prediction | None = None
