@@ -1,0 +1,1 @@
+"""See where a 3D Attention U-Net looks."""
