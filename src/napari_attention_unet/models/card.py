@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..errors import CheckpointError
-from ..volume import Vec3
+from napari_attention_unet.errors import CheckpointError
+from napari_attention_unet.volume import Vec3
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 NORMALIZATIONS = ("zscore", "percentile", "minmax", "window", "none")
