@@ -1,8 +1,9 @@
 """The volume: an image with its axes and its geometry.
 
 Axis order is always ``(channel, z, y, x)``. World coordinates are ``(z, y, x)``
-in `Volume.units`. Where anatomy is known, the axes grow towards the directions
-that `Volume.orientation` names, one letter an axis in the order z, y, x:
+in `Volume.units`. Where anatomy is known, the axes, of the array and of the
+world alike, grow towards the directions that `Volume.orientation` names, one
+letter an axis in the order z, y, x:
 ``I``/``S`` inferior/superior, ``P``/``A`` posterior/anterior, ``L``/``R`` the
 patient's left/right. Readers bring anatomical volumes to ``"IPL"``, which shows
 a head upright in the axial, coronal and sagittal views, the patient's left on
@@ -21,10 +22,21 @@ from .errors import InputError
 
 Vec3 = tuple[float, float, float]
 Shape3 = tuple[int, int, int]
+Affine = npt.NDArray[np.float64]
+#: Half-open range of voxels along z, y and x.
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 #: Pairs of opposite anatomical directions.
 OPPOSITE = {"I": "S", "S": "I", "P": "A", "A": "P", "L": "R", "R": "L"}
 _AXIS_OF = {"I": 0, "S": 0, "P": 1, "A": 1, "L": 2, "R": 2}
+#: For each view: the axis that is sliced, the one that runs down the screen, and the one that runs
+#: to the right. Of an ``"IPL"`` volume these show the head upright, the patient's left on the right
+#: in axial and coronal views, the face to the left in the sagittal one.
+VIEW_ORDERS: dict[str, tuple[int, int, int]] = {
+    "axial": (0, 1, 2),
+    "coronal": (1, 0, 2),
+    "sagittal": (2, 0, 1),
+}
 
 
 @dataclass(frozen=True)
@@ -46,14 +58,35 @@ class Storage:
         exactly as stored, oblique rotation included.
     shape : tuple of int
         The file's spatial shape, in the file's axis order.
+    space : str
+        What the file says its world is (for NIfTI ``"scanner"``, ``"mni"``, ...); empty if nothing.
     """
 
     path: str
     format: str
     axes: tuple[int, int, int] = (0, 1, 2)
     flipped: tuple[bool, bool, bool] = (False, False, False)
-    affine: npt.NDArray[np.float64] | None = None
+    affine: Affine | None = None
     shape: tuple[int, ...] = ()
+    space: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of its source, a layer or a file, a volume is.
+
+    Attributes
+    ----------
+    origin, step : tuple of float
+        Per axis (z, y, x), voxel ``j`` of the volume has its centre at voxel
+        ``origin + step * j`` of the whole source.
+    time_index : int
+        The time point of the source.
+    """
+
+    origin: Vec3 = (0.0, 0.0, 0.0)
+    step: Vec3 = (1.0, 1.0, 1.0)
+    time_index: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,6 +118,8 @@ class Volume:
         Unit of `time`, e.g. ``"s"``; empty where the source says nothing.
     storage : Storage or None
         How the file stored it, where it came from a file.
+    part : Part
+        Which part of its source this is: all of it, unless it was cropped or is coarser.
     """
 
     data: Any
@@ -92,12 +127,13 @@ class Volume:
     translate: Vec3 = (0.0, 0.0, 0.0)
     units: str = "pixel"
     orientation: str | None = None
-    affine: npt.NDArray[np.float64] | None = None
+    affine: Affine | None = None
     name: str = "volume"
     channel_names: tuple[str, ...] = ()
     time: float | None = None
     time_unit: str = ""
     storage: Storage | None = field(default=None, repr=False)
+    part: Part = Part()
 
     def __post_init__(self) -> None:
         if len(self.data.shape) != 4:
@@ -136,7 +172,7 @@ class Volume:
             if not hasattr(array, "reshape"):  # zarr: cannot gain an axis lazily by itself
                 import dask.array as da
 
-                array = da.from_array(array)
+                array = da.from_array(array)  # type: ignore[no-untyped-call]
             array = array[None]
         elif len(shape) != 4:
             raise InputError(
@@ -156,9 +192,86 @@ class Volume:
         """Number of channels."""
         return int(self.data.shape[0])
 
+    @property
+    def index_to_world(self) -> Affine:
+        """(4, 4) map of voxel index (z, y, x) to world (z, y, x), exact."""
+        if self.affine is not None:
+            return np.array(self.affine, dtype=np.float64)
+        return scale_translate(self.spacing, self.translate)
+
     def replace(self, **fields: Any) -> Volume:
         """A copy with some attributes changed."""
         return replace(self, **fields)
+
+    def crop(self, box: Box) -> Volume:
+        """The volume inside a box, at the same place in the world.
+
+        Parameters
+        ----------
+        box : three pairs of int
+            Half-open range of voxels along z, y, x; what lies outside the volume is cut off.
+
+        Raises
+        ------
+        InputError
+            If nothing of the volume is inside the box.
+        """
+        kept = [
+            (max(0, int(low)), min(size, int(high)))
+            for (low, high), size in zip(box, self.shape, strict=True)
+        ]
+        if any(low >= high for low, high in kept):
+            raise InputError(
+                f"The region {tuple(map(tuple, box))} (ranges of voxels along z, y, x) has "
+                f"nothing of the volume, whose shape is {self.shape}. Move it or make it larger."
+            )
+        low = np.array([low for low, _ in kept], dtype=np.float64)
+        matrix = self.index_to_world @ scale_translate(np.ones(3), low)
+        return replace(
+            self,
+            data=self.data[(slice(None), *(slice(low, high) for low, high in kept))],
+            translate=as_vec3(matrix[:3, 3]),
+            affine=None if self.affine is None else matrix,
+            part=replace(self.part, origin=as_vec3(self.part.origin + low * self.part.step)),
+        )
+
+    def without_data(self) -> Volume:
+        """The same geometry with an array of zeros that takes no memory."""
+        empty = np.broadcast_to(np.zeros((), np.uint8), tuple(self.data.shape))
+        return replace(self, data=empty)
+
+
+def scale_translate(scale: npt.ArrayLike, translate: npt.ArrayLike) -> Affine:
+    """(n + 1, n + 1) matrix of ``x -> translate + scale * x``; both have length n."""
+    scale = np.asarray(scale, dtype=np.float64)
+    matrix = np.diag([*scale, 1.0])
+    matrix[:-1, -1] = translate
+    return matrix
+
+
+def as_vec3(values: npt.ArrayLike) -> Vec3:
+    """Three Python floats."""
+    z, y, x = np.asarray(values, dtype=np.float64).tolist()
+    return z, y, x
+
+
+def edge_letters(orientation: str, order: tuple[int, int, int]) -> dict[str, str]:
+    """Anatomical directions at the four edges of a 2D view.
+
+    Parameters
+    ----------
+    orientation : str
+        Directions towards which z, y, x grow, e.g. ``"IPL"``.
+    order : tuple of int
+        Sliced axis, axis that runs down, axis that runs to the right; see `VIEW_ORDERS`.
+
+    Returns
+    -------
+    dict
+        A letter each for ``"top"``, ``"bottom"``, ``"left"`` and ``"right"``.
+    """
+    down, right = orientation[order[1]], orientation[order[2]]
+    return {"top": OPPOSITE[down], "bottom": down, "left": OPPOSITE[right], "right": right}
 
 
 def axes_between(
