@@ -116,7 +116,7 @@ def _close_dask_pool() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_qt_left(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def _no_qt_left(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     if not {"qapp", "qtbot", "make_napari_viewer"} & set(request.fixturenames):
         yield
         return
@@ -130,6 +130,9 @@ def _no_qt_left(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         start(thread, *args)
 
     monkeypatch.setattr(qt_core.QThread, "start", remember)
+    settings = qt_core.QSettings
+    for format_ in (settings.Format.NativeFormat, settings.Format.IniFormat):
+        settings.setPath(format_, settings.Scope.UserScope, str(tmp_path / "qt-settings"))
     before = {id(widget) for widget in app.topLevelWidgets()}
     yield
     pool = qt_core.QThreadPool.globalInstance()
@@ -157,15 +160,6 @@ def _no_qt_left(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 # --- the viewer ---------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_qt_settings():
-    """Qt's settings in the tests' own folder."""
-    core = sys.modules.get("PyQt6.QtCore")
-    if core is not None:
-        for format_ in (core.QSettings.Format.NativeFormat, core.QSettings.Format.IniFormat):
-            core.QSettings.setPath(format_, core.QSettings.Scope.UserScope, str(_HOME / "qt"))
-
-
 @pytest.fixture
 def viewer(make_napari_viewer):
     """A shown napari viewer in which files open with this plugin without a question.
@@ -178,7 +172,7 @@ def viewer(make_napari_viewer):
     made = make_napari_viewer(show=True)
     settings = get_settings()
     assert Path(settings.config_path).is_relative_to(_HOME), "these are the user's settings"
-    settings.plugins.extension2reader = {pattern: PLUGIN for pattern in FILE_PATTERNS}
+    settings.plugins.extension2reader = dict.fromkeys(FILE_PATTERNS, PLUGIN)
     return made
 
 
