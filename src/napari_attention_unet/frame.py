@@ -17,14 +17,11 @@ import torch
 from torch import Tensor
 
 from napari_attention_unet.models.card import ModelCard
+from napari_attention_unet.units import is_length, unit_ratio
 from napari_attention_unet.volume import Shape3, Vec3, Volume, axes_between
 
 #: Voxel sizes that differ by less than this share are taken as equal: no resampling.
 SAME_SIZE = 0.01
-
-_MILLIMETRES = {"mm": 1.0, "µm": 1e-3, "um": 1e-3, "nm": 1e-6, "cm": 10.0, "m": 1e3}
-_LONG = {"meter": "m", "metre": "m", "micron": "µm", "\u03bcm": "µm", "angstrom": "Å"}
-_PREFIX = {"milli": "m", "micro": "µ", "nano": "n", "centi": "c"}
 
 
 @dataclass(frozen=True)
@@ -235,23 +232,13 @@ def frame_for(volume: Volume, card: ModelCard, stride: Shape3) -> Frame:
 def _ratios(volume: Volume, card: ModelCard, axes: tuple[int, int, int]) -> Vec3:
     if card.voxel_size is None:
         return 1.0, 1.0, 1.0
-    there, here = _millimetres(card.units), _millimetres(volume.units)
-    if here is None or there is None:
-        if volume.spacing == (1.0, 1.0, 1.0):
-            return 1.0, 1.0, 1.0
-        here = there = 1.0
+    factor = 1.0
+    if is_length(volume.units) and is_length(card.units):
+        factor = unit_ratio(card.units, volume.units)
+    elif volume.spacing == (1.0, 1.0, 1.0):
+        return 1.0, 1.0, 1.0
     ratios = [
-        size * there / (volume.spacing[a] * here)
-        for size, a in zip(card.voxel_size, axes, strict=True)
+        size * factor / volume.spacing[a] for size, a in zip(card.voxel_size, axes, strict=True)
     ]
     z, y, x = (1.0 if abs(r - 1) < SAME_SIZE else r for r in ratios)
     return z, y, x
-
-
-def _millimetres(units: str) -> float | None:
-    """How many millimetres a unit has, or None if it is not a length that we know."""
-    word = units.strip().lower().removesuffix("s") or "?"
-    for prefix, letter in _PREFIX.items():
-        if word.removeprefix(prefix) in ("meter", "metre"):
-            word = letter + "m"
-    return _MILLIMETRES.get(_LONG.get(word, word))
