@@ -1,0 +1,1 @@
+"""The recipe of the bundled model: its volumes, augmentation, training loop and evaluation."""
