@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from ..errors import GraphError
-from ..volume import Shape3, Vec3
+from napari_attention_unet.errors import GraphError
+from napari_attention_unet.volume import Shape3, Vec3
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +201,8 @@ class Graph:
         on; infinite where it is the whole volume (normalisation or pooling over space).
     gates : tuple of Gate
         In the order in which the network runs them; empty if there are none.
+    dtype : torch.dtype
+        Of the input.
     notes : tuple of str
         What a person should know of choices made in tracing, one sentence each.
     """
@@ -215,6 +217,7 @@ class Graph:
     traced: Shape3
     receptive_field: Vec3
     gates: tuple[Gate, ...] = ()
+    dtype: torch.dtype = torch.float32
     notes: tuple[str, ...] = ()
 
     def users(self) -> dict[str, list[Node]]:

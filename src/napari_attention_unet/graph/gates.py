@@ -1,0 +1,163 @@
+"""Find the attention gates of a graph by what they do, not by what they are called.
+
+A gate is a sigmoid, or a softmax over space, with one channel, possibly resampled, expanded,
+reshaped or cast, that is multiplied into a tensor with several channels on the same grid. Any other
+one-channel map that is multiplied so, such as a tanh or ``1 + sigmoid``, is a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .geometry import as_grid, lines
+from .graph import Extent, Gate, Graph, Node, Ref
+
+_RESAMPLING = frozenset(("upsample_trilinear3d", "upsample_nearest3d", "_upsample_nearest_exact3d"))
+_PASSING = _RESAMPLING | {"expand", "reshape", "_to_copy"}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A product with a map: the map's source, the node of its coefficients, what it multiplies."""
+
+    source: Node
+    coefficients: Node
+    features: str
+    product: Node
+    kind: str
+
+
+def find_gates(graph: Graph) -> tuple[Gate, ...]:
+    """All attention gates, in the order in which the network runs them.
+
+    Parameters
+    ----------
+    graph : Graph
+        Its `gates` are not looked at.
+    """
+    found: dict[str, _Found] = {}
+    for product in graph.nodes.values():
+        for mask, features in _factors(product):
+            gate = _gate(graph, product, mask, features)
+            if gate is not None:
+                found.setdefault(gate.coefficients.name, gate)
+    order = {name: index for index, name in enumerate(graph.nodes)}
+    ordered = sorted(found.values(), key=lambda item: order[item.coefficients.name])
+    if not ordered:
+        return ()
+    placed = lines(graph, graph.traced)
+    return tuple(
+        Gate(name, item.coefficients.name, item.kind, as_grid(placed[item.coefficients.name]))
+        for name, item in zip(_names(ordered), ordered, strict=True)
+    )
+
+
+def _factors(node: Node) -> Iterator[tuple[str, str]]:
+    """Pairs of factors of a product, both ways round."""
+    factors = {"mul": node.args[:2], "addcmul": node.args[1:3]}.get(node.op, ())
+    if len(factors) == 2 and all(isinstance(factor, Ref) for factor in factors):
+        one, two = factors
+        yield one.name, two.name
+        yield two.name, one.name
+
+
+def _gate(graph: Graph, product: Node, mask: str, features: str) -> _Found | None:
+    """The gate that `mask` holds, if it multiplies `features` as one."""
+    if mask not in graph.nodes or features not in graph.nodes:
+        return None
+    gated, shape = graph.nodes[features].shape, graph.nodes[mask].shape
+    if len(gated) != 5 or len(shape) != 5 or gated[1] == 1 or gated[2:] != shape[2:]:
+        return None
+    node, coefficients = graph.nodes[mask], None
+    while True:
+        if _is_map(node):
+            coefficients = node
+        before = node.args[0].name if node.op in _PASSING else ""
+        if before not in graph.nodes:
+            break
+        node = graph.nodes[before]
+    if coefficients is None or before == graph.input or not _depends_on_input(graph, node):
+        return None
+    kind = _kind(graph, node)
+    if kind == "sigmoid" and _is_of_features_alone(graph, node, features):
+        kind = "squeeze-excitation"
+    return _Found(node, coefficients, features, product, kind)
+
+
+def _is_map(node: Node) -> bool:
+    """Whether a node holds one number a place of a grid that grows with the input."""
+    return (
+        len(node.shape) == 5
+        and node.shape[:2] == (1, 1)
+        and any(isinstance(size, Extent) for size in node.shape[2:])
+    )
+
+
+def _kind(graph: Graph, node: Node) -> str:
+    if node.op == "sigmoid":
+        return "sigmoid"
+    if node.op == "softmax" and isinstance(node.shape[node.args[1]], Extent):
+        return "softmax"
+    return "candidate"
+
+
+def _depends_on_input(graph: Graph, node: Node) -> bool:
+    return any(name == graph.input for name in _causes(graph, [node.name]))
+
+
+def _causes(graph: Graph, names: Iterable[str], without: str = "") -> Iterator[str]:
+    """Everything that leads to the named values, not going beyond `without`."""
+    seen: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in graph.constants:
+            continue
+        seen.add(name)
+        yield name
+        if name in graph.nodes and name != without:
+            waiting += graph.nodes[name].inputs
+
+
+def _is_of_features_alone(graph: Graph, node: Node, features: str) -> bool:
+    """Whether a map follows from the features that it multiplies without leaving their grid.
+
+    The gating signal of an attention gate comes from a coarser scale; a spatial squeeze-excitation
+    has none. In a U-Net both follow from the skip alone, so the grid on the way tells them apart.
+    """
+    grid = graph.nodes[features].shape[2:]
+    for name in _causes(graph, [node.name], without=features):
+        if name == graph.input or graph.nodes[name].shape[2:] != grid:
+            return False
+    return True
+
+
+def _names(found: list[_Found]) -> list[str]:
+    """Unique names: the module that holds both map and product, longer where that is shared."""
+    paths = [item.source.path.split(".") if item.source.path else [] for item in found]
+    lengths = []
+    for item, path in zip(found, paths, strict=True):
+        product = item.product.path.split(".") if item.product.path else []
+        shared = 0
+        while shared < min(len(path), len(product)) and path[shared] == product[shared]:
+            shared += 1
+        lengths.append(max(shared, 1))
+    while True:
+        names = [".".join(path[:n]) for path, n in zip(paths, lengths, strict=True)]
+        longer = [
+            n + 1 if names.count(name) > 1 and n < len(path) else n
+            for name, path, n in zip(names, paths, lengths, strict=True)
+        ]
+        if longer == lengths:
+            break
+        lengths = longer
+    for index, item in enumerate(found):
+        if not names[index] or names[index] in names[:index]:  # one module run several times
+            stem = names[index] or item.source.name
+            count = 1 if not names[index] else 2
+            names[index] = stem if count == 1 else f"{stem}_{count}"
+            while names[index] in names[:index]:
+                count += 1
+                names[index] = f"{stem}_{count}"
+    return names

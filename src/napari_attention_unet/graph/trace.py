@@ -1,0 +1,330 @@
+"""Turn a module into a `Graph`.
+
+The module is recorded at two sizes, on tensors without data. Where the two recordings hold
+different numbers, the number depends on the input's extent and becomes an `Extent`; a third size
+confirms what was read. No forward pass is computed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import nn
+
+from napari_attention_unet.errors import GraphError
+from napari_attention_unet.volume import Shape3
+
+from .evaluate import evaluate
+from .gates import find_gates
+from .graph import Extent, Graph, Node, substitute
+from .receptive import receptive_field
+from .record import INPUT, Recording, record
+
+#: The extents recorded are these multiples of a base. All six differ, and so do the growths along
+#: z, y and x, by primes: so a number that changed tells which axis it belongs to.
+_FIRST, _SECOND = (2, 3, 4), (5, 8, 11)
+#: Bases tried in turn: networks that halve up to five times, then deeper ones and other factors.
+_BASES = (32, 48, 64, 80, 128, 480)
+#: `torch.export` changes global state while it runs.
+_LOCK = threading.Lock()
+
+
+def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
+    """Turn a module into a graph of tensor operations.
+
+    Nothing is computed and no memory taken for activations; the module is left as it was, and the
+    graph shares its parameters. Takes about a second.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Takes a tensor (1, in_channels, z, y, x). Where it returns several tensors, the first one at
+        full resolution is taken, or the first one if there is none.
+    in_channels : int, optional
+        Read from the first convolution if not given.
+
+    Returns
+    -------
+    Graph
+        Of the module in eval mode.
+
+    Raises
+    ------
+    GraphError
+        If the module cannot be recorded, or runs other operators for other sizes or other data.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise GraphError(
+            "This is a TorchScript module, which cannot be traced again; load the weights of the "
+            "network into its Python class instead."
+        )
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    channels = _first_channels(module) if in_channels is None else in_channels
+    first: Exception | None = None
+    with _LOCK, _eval_mode(module):
+        for base in _BASES:
+            try:
+                return _trace_at(module, like, channels, base)
+            except Exception as error:
+                first = first or error
+                if _of_data(error):
+                    break
+    assert first is not None
+    if isinstance(first, GraphError):
+        raise first
+    if _of_data(first):
+        raise GraphError(
+            "What the network does depends on the values in the volume (an 'if' or a loop over "
+            "data); only networks that run the same operators for every volume of a size can be "
+            f"used. Torch says: {_one_line(first)}"
+        ) from first
+    raise GraphError(
+        f"The network could not be run on an input of {channels} channel(s) and "
+        f"{_times(_FIRST, _BASES[0])} voxels, nor at five larger sizes; it must take one tensor "
+        f"(batch, channel, z, y, x) of any size that is a multiple of its stride. It says: "
+        f"{_one_line(first)}"
+    ) from first
+
+
+def _trace_at(module: nn.Module, like: torch.Tensor, channels: int, base: int) -> Graph:
+    """Trace with extents that are multiples of `base`."""
+    extents = _times(_FIRST, base), _times(_SECOND, base)
+
+    def recorded(extent: Shape3) -> Recording:
+        # These zeros are never read, so the system gives no memory for them.
+        return record(module, like.new_zeros((1, channels, *extent)))
+
+    one, two = recorded(extents[0]), recorded(extents[1])
+    output, notes = _chosen_output(one, extents[0])
+    nodes = _needed(_unified(one, two, extents), output)
+    stride = _stride(nodes.values())
+    z, y, x = ((n // s + i) * s for i, (n, s) in enumerate(zip(extents[0], stride, strict=True), 1))
+    _confirm(nodes, recorded((z, y, x)), (z, y, x))
+
+    constants = dict(one.constants)
+    nodes = _needed(_folded(nodes, constants, like.device), output)
+    used = {name for node in nodes.values() for name in node.inputs}
+    graph = Graph(
+        nodes=nodes,
+        constants={name: tensor for name, tensor in constants.items() if name in used},
+        input=INPUT,
+        output=output,
+        in_channels=channels,
+        out_channels=one.facts[output][0][1],
+        stride=stride,
+        traced=extents[0],
+        receptive_field=(0.0, 0.0, 0.0),
+        dtype=like.dtype,
+        notes=notes,
+    )
+    graph = replace(graph, receptive_field=receptive_field(graph, graph.output))
+    return replace(graph, gates=find_gates(graph))
+
+
+def _times(factors: Sequence[int], base: int) -> Shape3:
+    z, y, x = (factor * base for factor in factors)
+    return z, y, x
+
+
+@contextmanager
+def _eval_mode(module: nn.Module) -> Iterator[None]:
+    was_training = [(part, part.training) for part in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for part, training in was_training:
+            part.training = training
+
+
+def _first_channels(module: nn.Module) -> int:
+    for part in module.modules():
+        if isinstance(part, nn.Conv3d):
+            return part.in_channels
+    raise GraphError(
+        "The network has no 3D convolution to read the number of input channels from; give "
+        "in_channels."
+    )
+
+
+def _of_data(error: Exception) -> bool:
+    """Whether an error of torch says that Python asked for the value of a tensor."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        kinds
+        & {
+            "GuardOnDataDependentSymNode",
+            "DataDependentOutputException",
+            "DynamicOutputShapeException",
+            "PendingUnbackedSymbolNotFound",
+        }
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+# Two recordings become one.
+
+
+def _unified(one: Recording, two: Recording, extents: tuple[Shape3, Shape3]) -> dict[str, Node]:
+    pairs = list(zip(one.nodes.values(), two.nodes.values(), strict=False))
+    same = len(one.nodes) == len(two.nodes) and one.outputs == two.outputs
+    if not same or any((a.target, a.path) != (b.target, b.path) for a, b in pairs):
+        odd = next((a for a, b in pairs if (a.target, a.path) != (b.target, b.path)), None)
+        where = f" in '{odd.path}'" if odd else ""
+        raise GraphError(
+            f"The network runs other operators{where} for inputs of {extents[1]} voxels than for "
+            f"{extents[0]}; only networks that run the same ones for every size can be used."
+        )
+    return {a.name: _unified_node(a, b, extents) for a, b in pairs}
+
+
+def _unified_node(a: Node, b: Node, extents: tuple[Shape3, Shape3]) -> Node:
+    def unify(v: Any, w: Any, position: int | None) -> Any:
+        if isinstance(v, list | tuple) and isinstance(w, list | tuple) and len(v) == len(w):
+            spatial = len(v) - 3  # the last three of a list of sizes are most likely z, y, x
+            return type(v)(
+                unify(p, q, i - spatial if i >= spatial >= 0 else None)
+                for i, (p, q) in enumerate(zip(v, w, strict=True))
+            )
+        if type(v) is type(w) and v == w:
+            return v
+        if isinstance(v, int | float) and isinstance(w, int | float):
+            return _extent(Fraction(v), Fraction(w), position, extents)
+        raise GraphError(
+            f"'{a.op}' in '{a.path}' differs between inputs of {extents[0]} and {extents[1]} "
+            f"voxels in a way that was not understood: {v} and {w}."
+        )
+
+    try:
+        return replace(
+            a,
+            args=tuple(unify(v, w, None) for v, w in zip(a.args, b.args, strict=True)),
+            kwargs={key: unify(a.kwargs[key], b.kwargs[key], None) for key in a.kwargs},
+            shape=unify(a.shape, b.shape, None),
+        )
+    except (ValueError, KeyError):
+        raise GraphError(f"'{a.op}' in '{a.path}' is called in different ways.") from None
+
+
+def _extent(v: Fraction, w: Fraction, position: int | None, extents: Sequence[Shape3]) -> Extent:
+    """The simplest size that is `v` for the first input extent and `w` for the second."""
+    small, large = extents
+    fits: list[tuple[Fraction, Extent]] = []
+    for axis in range(3):
+        scale = (w - v) / (large[axis] - small[axis])
+        offset = v - scale * small[axis]
+        cost = scale.numerator * scale.denominator + abs(offset)
+        fits.append((cost + (0 if axis == position else 10), Extent((axis,), scale, offset)))
+    for count in (2, 3):
+        for axes in combinations(range(3), count):
+            scale = v / math.prod(small[axis] for axis in axes)
+            if scale == w / math.prod(large[axis] for axis in axes):
+                fits.append((Fraction(0), Extent(axes, scale)))
+    fits = [(cost, fit) for cost, fit in fits if fit.scale > 0]
+    if not fits:
+        raise GraphError(
+            f"The network has a size that is {v} for an input of {small} voxels and {w} for "
+            f"{large}; only sizes that grow with the input can be used."
+        )
+    return min(fits, key=lambda item: item[0])[1]
+
+
+def _chosen_output(recording: Recording, extent: Shape3) -> tuple[str, tuple[str, ...]]:
+    """The name of the output to use, and a sentence if there was a choice."""
+    shapes = [recording.facts[name][0] for name in recording.outputs]
+    volumes = [i for i, shape in enumerate(shapes) if len(shape) == 5 and shape[0] == 1]
+    full = [i for i in volumes if shapes[i][2:] == extent]
+    if not volumes:
+        raise GraphError(
+            "The network does not return a tensor (1, channel, z, y, x); it returned "
+            f"{[tuple(shape) for shape in shapes] or 'no tensor'}."
+        )
+    index = (full or volumes)[0]
+    name = recording.outputs[index]
+    if name not in recording.nodes:
+        raise GraphError("The network returns its input or a parameter unchanged.")
+    if len(shapes) == 1:
+        return name, ()
+    which = "the first one at full resolution" if full else "the first one"
+    return name, (
+        f"The network returns {len(shapes)} tensors; {which}, number {index + 1}, is used.",
+    )
+
+
+def _needed(nodes: dict[str, Node], wanted: str) -> dict[str, Node]:
+    """The nodes that lead to the wanted one, in their order."""
+    needed: set[str] = set()
+    waiting = [wanted]
+    while waiting:
+        name = waiting.pop()
+        if name in nodes and name not in needed:
+            needed.add(name)
+            waiting += nodes[name].inputs
+    return {name: node for name, node in nodes.items() if name in needed}
+
+
+def _folded(
+    nodes: dict[str, Node], constants: dict[str, torch.Tensor], device: torch.device
+) -> dict[str, Node]:
+    """Compute once what follows from parameters alone; it joins the constants."""
+    kept: dict[str, Node] = {}
+    for node in nodes.values():
+        sizes = any(isinstance(leaf, Extent) for leaf in _leaves((node.args, dict(node.kwargs))))
+        if sizes or not all(name in constants for name in node.inputs):
+            kept[node.name] = node
+            continue
+        with torch.no_grad():
+            value = evaluate(node, constants.__getitem__, (0, 0, 0), device)
+        constants[node.name] = value
+    return kept
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    found: list[Any] = []
+    substitute(value, found.append)
+    yield from found
+
+
+def _stride(nodes: Iterable[Node]) -> Shape3:
+    """Per axis the least common multiple of what all sizes need to be whole."""
+    stride = [1, 1, 1]
+    for node in nodes:
+        for leaf in _leaves((node.shape, node.args, dict(node.kwargs))):
+            if isinstance(leaf, Extent) and len(leaf.axes) == 1:
+                axis = leaf.axes[0]
+                stride[axis] = math.lcm(stride[axis], leaf.scale.denominator)
+    return stride[0], stride[1], stride[2]
+
+
+def _confirm(nodes: Mapping[str, Node], recording: Recording, extent: Shape3) -> None:
+    """Check every number of the nodes against a recording at another extent."""
+
+    def at(leaf: Any) -> Any:
+        return leaf.at(extent) if isinstance(leaf, Extent) else leaf
+
+    for node in nodes.values():
+        seen = recording.nodes.get(node.name)
+        foretold = replace(
+            node,
+            args=substitute(node.args, at),
+            kwargs=substitute(node.kwargs, at),
+            shape=node.shape_at(extent),
+        )
+        if foretold != seen:
+            raise GraphError(
+                f"'{node.op}' in '{node.path}' does not follow the size of the input in a way that "
+                f"was understood: for {extent} voxels {foretold.shape} was expected, and it gives "
+                f"{seen.shape if seen else 'nothing'}."
+            )
