@@ -122,7 +122,7 @@ class Volume:
         Which part of its source this is: all of it, unless it was cropped or is coarser.
     """
 
-    data: Any
+    data: Any = field(repr=False)
     spacing: Vec3 = (1.0, 1.0, 1.0)
     translate: Vec3 = (0.0, 0.0, 0.0)
     units: str = "pixel"

@@ -1,0 +1,269 @@
+"""Writers of one result array each: OME-TIFF, NIfTI and OME-Zarr, with its place in the world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import tifffile
+
+from napari_attention_unet.models.card import ClassInfo
+from napari_attention_unet.units import is_length, long_name, unit_ratio
+from napari_attention_unet.volume import Affine, Vec3, Volume, scale_translate
+
+from .nifti import WORLD_RAS, index_to_file
+
+#: Beyond this a TIFF file needs 64-bit offsets.
+_BIG_TIFF_BYTES = 2**32 - 2**25
+_RAS_AXIS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+
+@dataclass(frozen=True)
+class Output:
+    """One result: an array for each time point, and where it lies.
+
+    Attributes
+    ----------
+    name : str
+        Name of the file, without ending.
+    arrays : tuple of arrays, shape (z, y, x) or (class, z, y, x)
+        One a time point.
+    scale, translate : tuple of float
+        Sample ``j`` has its centre at voxel ``translate + scale * j`` of `volume`.
+    volume : Volume
+        The volume that was run, at the first time point; its geometry is used.
+    classes : tuple of ClassInfo
+        Of the values, if they are labels; of the first axis, if there are four; else empty.
+    is_labels : bool
+        Whether the values are labels.
+    time_step : float
+        Time between time points, in ``volume.time_unit``.
+    """
+
+    name: str
+    arrays: tuple[Any, ...]
+    scale: Vec3
+    translate: Vec3
+    volume: Volume
+    classes: tuple[ClassInfo, ...] = ()
+    is_labels: bool = False
+    time_step: float = 1.0
+
+    @property
+    def has_time(self) -> bool:
+        """Whether there is a time axis."""
+        return len(self.arrays) > 1
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether there is an axis of classes."""
+        return bool(self.arrays[0].ndim == 4)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type that all three formats can hold."""
+        if self.is_labels:
+            highest = max(int(np.max(array)) for array in self.arrays)
+            return np.dtype(np.min_scalar_type(highest))
+        kept = (np.dtype(np.float32), np.dtype(np.float64))
+        return self.arrays[0].dtype if self.arrays[0].dtype in kept else kept[0]
+
+    @property
+    def axes(self) -> str:
+        """Axes of the whole, e.g. ``"TZYX"``."""
+        return "T" * self.has_time + "C" * self.has_channels + "ZYX"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape along `axes`."""
+        return (len(self.arrays),) * self.has_time + tuple(self.arrays[0].shape)
+
+    @property
+    def placement(self) -> Affine:
+        """(4, 4) map of its samples to voxels of `volume`."""
+        return scale_translate(self.scale, self.translate)
+
+    def sizes(self) -> tuple[list[float], list[float]]:
+        """Scale and translate in the world along z, y, x; rotations are left out."""
+        volume = self.volume
+        plain = scale_translate(volume.spacing, volume.translate) @ self.placement
+        return np.diag(plain)[:3].tolist(), plain[:3, 3].tolist()
+
+
+def write_tiff(path: Path, output: Output) -> None:
+    """Write OME-TIFF: axes, voxel size, units, position, classes. It cannot hold a rotation."""
+    dtype = output.dtype
+    (dz, dy, dx), (z, y, x) = output.sizes()
+    unit = {"inch": "in"}.get(output.volume.units, output.volume.units)
+    planes = int(np.prod(output.shape[:-2]))
+    depth = output.shape[-3]
+    positions = [z + dz * (plane % depth) for plane in range(planes)]
+    metadata: dict[str, Any] = {
+        "axes": output.axes,
+        "Name": output.name,
+        **{f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (dz, dy, dx), strict=True)},
+        **{f"PhysicalSize{axis}Unit": unit for axis in "ZYX"},
+        "Plane": {
+            "PositionZ": positions,
+            "PositionY": [y] * planes,
+            "PositionX": [x] * planes,
+            **{f"Position{axis}Unit": [unit] * planes for axis in "ZYX"},
+        },
+    }
+    if output.has_time:
+        metadata["TimeIncrement"] = output.time_step
+        metadata["TimeIncrementUnit"] = output.volume.time_unit or "s"
+    if output.has_channels:
+        metadata["Channel"] = {"Name": [c.name for c in output.classes]}
+
+    def slices() -> Iterator[Any]:
+        for array in output.arrays:
+            for plane in array.reshape(-1, *array.shape[-2:]):
+                yield np.ascontiguousarray(plane, dtype=dtype)
+
+    tifffile.imwrite(
+        path,
+        slices(),
+        shape=output.shape,
+        dtype=dtype,
+        ome=True,
+        bigtiff=int(np.prod(output.shape)) * dtype.itemsize > _BIG_TIFF_BYTES,
+        photometric="minisblack",
+        compression="zlib",
+        metadata=metadata,
+    )
+
+
+def write_nifti(path: Path, output: Output) -> None:
+    """Write NIfTI in the source file's storage order and world, so it overlays its source exactly.
+
+    A volume that comes from no NIfTI file is stored x fastest; its world (z, y, x) is written as
+    the RAS+ coordinates (-x, -y, -z), or as its orientation says.
+    """
+    volume, storage = output.volume, output.volume.storage
+    if storage is not None and storage.affine is not None:
+        axes, flipped = storage.axes, storage.flipped
+        whole = scale_translate(volume.part.step, volume.part.origin)
+        to_ras = storage.affine @ index_to_file(axes, flipped, storage.shape) @ whole
+        space = storage.space
+    else:
+        axes, flipped, space = (2, 1, 0), (False, False, False), ""
+        to_ras = _world_to_ras(volume.orientation) @ volume.index_to_world
+    grid = output.arrays[0].shape[-3:]
+    stored = [0, 0, 0]
+    for ours, axis in enumerate(axes):
+        stored[axis] = grid[ours]
+    affine = to_ras @ output.placement @ np.linalg.inv(index_to_file(axes, flipped, tuple(stored)))
+    unit = volume.units if volume.units in ("µm", "mm", "m") else "mm"
+    if is_length(volume.units):
+        affine = np.diag([*[unit_ratio(volume.units, unit)] * 3, 1.0]) @ affine
+    dtype = output.dtype
+    data = np.stack([np.asarray(array, dtype) for array in output.arrays])
+    if not output.has_channels:
+        data = data[:, None]
+    data = np.flip(data, tuple(2 + ours for ours in range(3) if flipped[ours]))
+    data = data.transpose(*(2 + axes.index(axis) for axis in range(3)), 0, 1)
+    if not output.has_channels:
+        data = data[..., 0] if output.has_time else data[..., 0, 0]
+    image: Any = nib.Nifti1Image(data, affine)  # type: ignore[no-untyped-call]
+    _describe_nifti(image, output, affine, "aligned" if space in ("", "unknown") else space, unit)
+    nib.save(image, path)
+
+
+def _describe_nifti(image: Any, output: Output, affine: Affine, space: str, unit: str) -> None:
+    """Fill in the header: both transforms, units, time step and what the values are."""
+    header = image.header
+    image.set_sform(affine, space)
+    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    orthogonal = np.allclose(columns.T @ columns, np.eye(3), atol=1e-5)
+    image.set_qform(affine, space if orthogonal else "unknown")
+    lengths = {"µm": "micron", "mm": "mm", "m": "meter"}
+    known = is_length(output.volume.units)
+    times = {"s": "sec", "ms": "msec", "µs": "usec"}
+    time = times.get(output.volume.time_unit, "unknown") if output.has_time else "unknown"
+    header.set_xyzt_units(lengths[unit] if known else "unknown", time)
+    if output.has_time:
+        header["pixdim"][4] = output.time_step
+        header["toffset"] = output.volume.time or 0.0
+    if output.is_labels:
+        header.set_intent("label", name=output.name[:15])
+    elif output.has_channels:
+        header.set_intent("vector", name=output.name[:15])
+    header["descrip"] = b"napari-attention-unet"
+
+
+def _world_to_ras(orientation: str | None) -> Affine:
+    if orientation is None:
+        return WORLD_RAS
+    matrix = np.diag([0.0, 0.0, 0.0, 1.0])
+    for axis, letter in enumerate(orientation):
+        row, sign = _RAS_AXIS[letter]
+        matrix[row, axis] = sign
+    return matrix
+
+
+def write_zarr(path: Path, output: Output) -> None:
+    """Write OME-NGFF 0.4 with scale and translation; the exact affine is kept as an attribute."""
+    import zarr
+
+    volume = output.volume
+    dtype = output.dtype
+    size, position = output.sizes()
+    leading = [output.time_step] * output.has_time + [1.0] * output.has_channels
+    start = [volume.time or 0.0] * output.has_time + [0.0] * output.has_channels
+    kinds = {"T": "time", "C": "channel"}
+    units = {"T": long_name(volume.time_unit), "C": ""}
+    axes = [
+        {"name": axis.lower(), "type": kinds.get(axis, "space")}
+        | ({"unit": unit} if (unit := units.get(axis, long_name(volume.units))) else {})
+        for axis in output.axes
+    ]
+    transforms = [
+        {"type": "scale", "scale": [*leading, *size]},
+        {"type": "translation", "translation": [*start, *position]},
+    ]
+    group = zarr.open_group(path, mode="w", zarr_format=2)
+    chunks = tuple(
+        min(length, 64 if axis in "ZYX" else 1)
+        for axis, length in zip(output.axes, output.shape, strict=True)
+    )
+    array = group.create_array(
+        "0",
+        shape=output.shape,
+        dtype=dtype,
+        chunks=chunks,
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+    )
+    for index, values in enumerate(output.arrays):
+        array[index if output.has_time else ...] = np.asarray(values, dtype)
+    multiscales: list[Any] = [
+        {
+            "version": "0.4",
+            "name": output.name,
+            "axes": axes,
+            "datasets": [{"path": "0", "coordinateTransformations": transforms}],
+        }
+    ]
+    group.attrs["multiscales"] = multiscales
+    if output.is_labels:
+        group.attrs["image-label"] = _image_label(output.classes)
+    group.attrs["attention_unet"] = {
+        "orientation": volume.orientation,
+        "affine": (volume.index_to_world @ output.placement).tolist(),
+    }
+
+
+def _image_label(classes: tuple[ClassInfo, ...]) -> dict[str, Any]:
+    values = list(enumerate(classes))[1:]
+    return {
+        "version": "0.4",
+        "colors": [
+            {"label-value": value, "rgba": [*bytes.fromhex(info.color.lstrip("#")), 255]}
+            for value, info in values
+        ],
+        "properties": [{"label-value": value, "class": info.name} for value, info in values],
+    }
