@@ -1,0 +1,1 @@
+"""Running a lowered network: devices, memory, plans, executors."""

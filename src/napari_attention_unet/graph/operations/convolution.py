@@ -1,0 +1,111 @@
+"""Convolution, transposed convolution and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Operation, Range, Shape, Window
+from .kernels import Activation, Geometry, Kernel
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Operation):
+    """Convolution, with what was folded into it: batch normalisation, activation."""
+
+    weight: Tensor
+    bias: Tensor | None
+    geometry: Geometry
+    activation: Activation | None
+    kernel: Kernel
+
+    def reads(
+        self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
+    ) -> list[Range]:
+        """What the kernels cover, without the padding."""
+        low, high = self.geometry.window(axis, start, stop)
+        return [(max(low, 0), min(high, sizes[0]))]
+
+    def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
+        """Zeros are put at the true ends of the volume alone."""
+        x, g = self.cast(pieces[0]), self.geometry
+        low, high = g.window(0, window.start, window.stop)
+        before, after = max(0, -low), max(0, high - window.depths[0])
+        if before != after:  # a slab at an end of the volume
+            x, before = F.pad(x, (0, 0, 0, 0, before, after)), 0
+        padding = (before, g.padding[1], g.padding[2])
+        y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, (0, 0, 0), self.activation)
+        return y
+
+    def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
+        """Two for each multiply-add, and the traffic."""
+        taps = prod(self.weight.shape[1:])
+        return 2.0 * prod(shape) * taps + super().work(shape, inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class TransposedConvolution(Operation):
+    """Transposed convolution, with what was folded into it."""
+
+    weight: Tensor
+    bias: Tensor | None
+    geometry: Geometry
+    activation: Activation | None
+    kernel: Kernel
+
+    def reads(
+        self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
+    ) -> list[Range]:
+        """Output ``o`` reads inputs ``(o + padding - dilation * t) / stride`` where whole."""
+        g = self.geometry
+        stride, padding = g.stride[axis], g.padding[axis]
+        low = -(-(start + padding - g.extent(axis) + 1) // stride)
+        return [(max(low, 0), min((stop - 1 + padding) // stride + 1, sizes[0]))]
+
+    def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
+        """All planes that the inputs touch are computed, the wanted ones returned."""
+        x, g = self.cast(pieces[0]), self.geometry
+        (low, high), *_ = self.reads(0, window.start, window.stop, window.depths, window.depth)
+        # a number of planes that is no multiple of the stride would take a much slower kernel
+        stride = g.stride[0]
+        touched = (high - low - 1) * stride + g.extent(0)
+        extra = (-touched % stride, g.output_padding[1], g.output_padding[2])
+        padding = (0, g.padding[1], g.padding[2])
+        y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, extra, self.activation)
+        first = window.start + g.padding[0] - low * stride
+        return y[:, :, first : first + window.stop - window.start]
+
+    def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
+        """Two for each multiply-add, and the traffic."""
+        taps = prod(self.weight.shape[1:])
+        return 2.0 * prod(inputs[0]) * taps + super().work(shape, inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPooling(Operation):
+    """Maximum over a window."""
+
+    geometry: Geometry
+    ceil_mode: bool
+
+    def reads(
+        self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
+    ) -> list[Range]:
+        """What the kernels cover, without the padding."""
+        low, high = self.geometry.window(axis, start, stop)
+        return [(max(low, 0), min(high, sizes[0]))]
+
+    def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
+        """Padding at the true ends of the volume never wins."""
+        x, g = self.cast(pieces[0]), self.geometry
+        low, high = g.window(0, window.start, window.stop)
+        ends = (max(0, -low), max(0, high - window.depths[0]))
+        if any(ends):
+            x = F.pad(x, (0, 0, 0, 0, *ends), value=float("-inf"))
+        padding = (0, g.padding[1], g.padding[2])
+        return F.max_pool3d(x, g.kernel, g.stride, padding, g.dilation, self.ceil_mode)

@@ -1,0 +1,182 @@
+"""Convolution kernels: torch's own, and oneDNN's where it is right and faster.
+
+On a CPU torch sends ``conv3d`` with few channels in float32 to a kernel that is 4 to 36 times
+slower than oneDNN's. oneDNN's fused operators are private to torch, so they are never assumed:
+each layer shape is tried once in the process against the plain operator, for correctness and speed,
+and the plain one stays where either fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_attention_unet.volume import Shape3
+
+#: Multiply-adds of a trial: a few milliseconds on a slow kernel.
+_TRIAL = 4e6
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What follows a convolution in the same operation.
+
+    Attributes
+    ----------
+    slope : float
+        ``max(v, slope * v)``: 0 for ReLU, between 0 and 1 for a leaky one.
+    """
+
+    slope: float = 0.0
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Apply it in place to values that nobody else holds."""
+        return F.relu_(values) if self.slope == 0 else F.leaky_relu_(values, self.slope)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Numbers of a (transposed) convolution, one an axis (z, y, x)."""
+
+    kernel: Shape3
+    stride: Shape3
+    padding: Shape3
+    dilation: Shape3
+    groups: int = 1
+    transposed: bool = False
+    output_padding: Shape3 = (0, 0, 0)
+
+    def extent(self, axis: int) -> int:
+        """Voxels that the dilated kernel covers along an axis."""
+        return self.dilation[axis] * (self.kernel[axis] - 1) + 1
+
+    def window(self, axis: int, start: int, stop: int) -> tuple[int, int]:
+        """Input range of outputs ``start..stop``, padding beyond the ends included.
+
+        Output ``o`` reads inputs ``o * stride - padding + dilation * t`` for ``t`` in the kernel.
+        """
+        first = start * self.stride[axis] - self.padding[axis]
+        return first, first + (stop - 1 - start) * self.stride[axis] + self.extent(axis)
+
+
+#: ``kernel(x, weight, bias, geometry, padding, output_padding, activation)``
+Kernel = Callable[[Tensor, Tensor, Tensor | None, Geometry, Shape3, Shape3, Activation | None], Any]
+
+
+def plain(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    padding: Shape3,
+    output_padding: Shape3,
+    activation: Activation | None,
+) -> Tensor:
+    """The operator as torch runs it on any device."""
+    if g.transposed:
+        y = F.conv_transpose3d(
+            x, weight, bias, g.stride, padding, output_padding, g.groups, g.dilation
+        )
+    else:
+        y = F.conv3d(x, weight, bias, g.stride, padding, g.dilation, g.groups)
+    return y if activation is None else activation(y)
+
+
+def onednn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    padding: Shape3,
+    output_padding: Shape3,
+    activation: Activation | None,
+) -> Tensor:
+    """The same through oneDNN, activation fused. CPU only, private to torch: see `choose`."""
+    ops: Any = torch.ops.mkldnn
+    name, scalars = "none", list[float]()
+    if activation is not None:
+        name, scalars = ("leaky_relu", [activation.slope]) if activation.slope else ("relu", [])
+    pad, stride, dilation = list(padding), list(g.stride), list(g.dilation)
+    if g.transposed:
+        result: Tensor = ops._convolution_transpose_pointwise(
+            x,
+            weight,
+            bias,
+            pad,
+            list(output_padding),
+            stride,
+            dilation,
+            g.groups,
+            name,
+            scalars,
+            "",
+        )
+    else:
+        result = ops._convolution_pointwise(
+            x, weight, bias, pad, stride, dilation, g.groups, name, scalars, ""
+        )
+    return result
+
+
+_chosen: dict[tuple[Any, ...], Kernel] = {}
+
+
+def choose(
+    weight: Tensor, bias: Tensor | None, g: Geometry, activation: Activation | None
+) -> Kernel:
+    """The kernel for a layer, tried once for each layer shape and dtype.
+
+    Parameters
+    ----------
+    weight, bias : Tensor
+        As the kernel will get them: device, dtype and memory format.
+    g : Geometry
+        Of the layer.
+    activation : Activation or None
+        That follows it.
+    """
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or not available:
+        return plain
+    key = (tuple(weight.shape), weight.dtype, bias is None, g, activation, torch.get_num_threads())
+    if key not in _chosen:
+        _chosen[key] = _trial(weight, bias, g, activation)
+    return _chosen[key]
+
+
+def _trial(
+    weight: Tensor, bias: Tensor | None, g: Geometry, activation: Activation | None
+) -> Kernel:
+    x = _trial_input(weight, g)
+    padding, extra = g.padding, g.output_padding
+    try:
+        wide = [None if t is None else t.float() for t in (x, weight, bias)]
+        expected = plain(wide[0], wide[1], wide[2], g, padding, extra, activation)  # type: ignore[arg-type]
+        result = onednn(x, weight, bias, g, padding, extra, activation).float()
+    except (AttributeError, RuntimeError, TypeError):
+        return plain  # this build of torch has no such operator, or not for this layer
+    tolerance = 1e-5 if weight.dtype == torch.float32 else 2e-2
+    if not torch.allclose(result, expected, rtol=tolerance, atol=tolerance * float(expected.std())):
+        return plain
+    times = {kernel: float("inf") for kernel in (plain, onednn)}
+    for _ in range(3):
+        for kernel in times:
+            start = perf_counter()
+            kernel(x, weight, bias, g, padding, extra, activation)
+            times[kernel] = min(times[kernel], perf_counter() - start)
+    return min(times, key=lambda kernel: times[kernel])
+
+
+def _trial_input(weight: Tensor, g: Geometry) -> Tensor:
+    channels = weight.shape[0] if g.transposed else weight.shape[1] * g.groups
+    side = max(g.extent(0), 4)
+    plane = max(64.0, _TRIAL / max(1, weight.numel()) / side)
+    width = max(g.extent(1), g.extent(2), min(64, round(plane**0.5)))
+    x = torch.randn(1, channels, side, width, width, generator=torch.Generator().manual_seed(0))
+    return x.to(weight.dtype).to(memory_format=torch.channels_last_3d)
