@@ -34,6 +34,8 @@ import torch  # noqa: E402  (on Windows it has to be loaded before PyQt)
 from torch.nn.modules import module as _torch_module  # noqa: E402
 from torch.utils import _python_dispatch  # noqa: E402
 
+pytest_plugins = ["pytester"]
+
 PLUGIN = "napari-attention-unet"
 DISPLAY_NAME = "Attention U-Net"
 FILE_PATTERNS = ("*.tif", "*.tiff", "*.ome.tif", "*.ome.tiff", "*.nii", "*.nii.gz", "*.gz")
