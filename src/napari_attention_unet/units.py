@@ -68,8 +68,8 @@ def unit_symbol(text: object) -> str:
             if form.startswith("u") and "µ" + form[1:] in _SIZES:
                 return "µ" + form[1:]
             for prefix, letter in _PREFIXES.items():
-                base = _OTHER_NAMES.get(form.removeprefix(prefix), "")
-                if form.startswith(prefix) and letter + base in _SIZES:
+                base = _OTHER_NAMES.get(form.removeprefix(prefix))
+                if base and form.startswith(prefix) and letter + base in _SIZES:
                     return letter + base
     return NO_UNIT
 

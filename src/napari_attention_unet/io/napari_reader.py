@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from napari_attention_unet.units import NO_UNIT
 
 from .image import FileImage
@@ -90,8 +92,21 @@ def _name(image: FileImage, channel: int) -> str:
 
 def _appearance(image: FileImage, channel: int) -> dict[str, Any]:
     """Colours that tell channels apart; modalities of one head hide each other instead."""
-    if image.data.shape[1] == 1 or image.is_labels or image.is_rgb:
+    if image.is_labels or image.is_rgb:
         return {}
+    several = image.data.shape[1] > 1
     if image.storage.format == "nifti":
-        return {"colormap": "gray", "visible": channel == 0}
-    return {"colormap": _COLORMAPS[channel % len(_COLORMAPS)], "blending": "additive"}
+        looks: dict[str, Any] = {"visible": channel == 0} if several else {}
+        return looks | _without_outliers(image.data[:, channel])
+    if several:
+        return {"colormap": _COLORMAPS[channel % len(_COLORMAPS)], "blending": "additive"}
+    return {}
+
+
+def _without_outliers(data: Any) -> dict[str, Any]:
+    """Contrast limits that a few bright vessels or a hot voxel do not stretch into darkness."""
+    if not isinstance(data, np.ndarray):
+        return {}
+    sample = data[(slice(None), *(slice(None, None, 1 + size // 128) for size in data.shape[1:]))]
+    low, high = (float(p) for p in np.nanpercentile(sample.astype(np.float64), (0.1, 99.8)))
+    return {"contrast_limits": (low, high)} if np.isfinite([low, high]).all() and low < high else {}

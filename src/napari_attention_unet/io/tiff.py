@@ -99,41 +99,36 @@ def _roles(series: tifffile.TiffPageSeries) -> str:
     ) and dict(zip(axes, series.shape, strict=True)).get("S") in (3, 4)
     if not color:
         axes = axes.replace("S", "C" if "C" not in axes else "?")
-    free = [role for role in "ZTC" if role not in axes]
-    roles = ""
-    for letter in reversed(axes):
-        if letter not in "TCZYXS":
-            if not free:
-                raise InputError(
-                    f"This TIFF has the axes '{series.axes}' of lengths {series.shape}, more than "
-                    "time, channel, z, y and x. Save one position of it, or name its axes."
-                )
-            letter = free.pop(0)
-        roles = letter + roles
-    return roles
+    nameless = [letter for letter in axes if letter not in "TCZYXS"]
+    free = [role for role in "ZTC" if role not in axes][: len(nameless)]
+    if len(free) < len(nameless):
+        raise InputError(
+            f"This TIFF has the axes '{series.axes}' of lengths {series.shape}, more than time, "
+            "channel, z, y and x. Save one position of it, or name its axes."
+        )
+    taken = iter(sorted(free, key="TCZ".index))
+    return "".join(letter if letter in "TCZYXS" else next(taken) for letter in axes)
 
 
 def _pixels(path: str | Path, level: tifffile.TiffPageSeries, index: int) -> Any:
     """The level's pixels: numpy, or dask with one plane a chunk where they are many."""
     if level.nbytes <= LAZY_ABOVE_BYTES:
+        _check_planes(Path(path), level, list(level.pages))
         return level.asarray()
     import dask.array as da
 
-    _check_last_plane(Path(path), level)
+    _check_planes(Path(path), level, [level.pages[-1]])
     store = tifffile.imread(path, aszarr=True, series=0, level=index, chunkmode="page")
     return da.from_zarr(store)  # type: ignore[no-untyped-call]
 
 
-def _check_last_plane(path: Path, level: tifffile.TiffPageSeries) -> None:
-    """Refuse an image whose last plane is cut off, which a lazy reader would find out too late."""
-    last = level.pages[-1]
-    if level.dataoffset is not None:
-        end = level.dataoffset + level.nbytes
-    elif last is not None:
-        end = max(map(sum, zip(last.dataoffsets, last.databytecounts, strict=True)))
-    else:
-        return
-    if end > path.stat().st_size:
+def _check_planes(path: Path, level: tifffile.TiffPageSeries, pages: list[Any]) -> None:
+    """Refuse an image of which a plane is cut off: tifffile may fill in zeros, or fail late."""
+    ends = [0 if level.dataoffset is None else level.dataoffset + level.nbytes]
+    for page in pages:
+        if page is not None:
+            ends += map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+    if max(ends) > path.stat().st_size:
         raise ValueError("it ends before its last plane does")
 
 
