@@ -25,6 +25,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7-Zip archive"),
 )
 _HEADER_LIMIT = 100_000_000
+_HEAD = 512
 
 
 def looks_like(path: Path) -> str:
@@ -37,7 +38,7 @@ def looks_like(path: Path) -> str:
         checkpoints older than torch 1.6), ``"torchscript"``, or words that follow "looks like".
     """
     with path.open("rb") as file:
-        head = file.read(512)
+        head = file.read(_HEAD)
     if not head:
         return "an empty file"
     if safetensors_header_size(head) is not None:
@@ -52,7 +53,7 @@ def looks_like(path: Path) -> str:
         return "an HTML page, perhaps of a download that failed"
     if text.startswith((b"<?xml", b"{", b"[")) or _is_text(head):
         return "a text file"
-    if head[0] == 0x80 and head[1] in (2, 3, 4, 5):
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
     return "a file of unknown kind"
 
@@ -103,9 +104,9 @@ def _zip_kind(path: Path) -> str:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = head[:400].decode("utf-8")
+        text = head.decode("utf-8")
     except UnicodeDecodeError as error:
-        if error.start < len(head[:400]) - 4:  # not merely cut inside a character
+        if len(head) < _HEAD or error.start < _HEAD - 4:  # not merely cut inside a character
             return False
         text = head[: error.start].decode("utf-8")
     return all(c.isprintable() or c.isspace() for c in text)

