@@ -19,10 +19,6 @@ def test_hook():
     torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
 
 
-def test_dtype():
-    torch.set_default_dtype(torch.float64)
-
-
 def test_window(qapp):
     from qtpy.QtWidgets import QWidget
 
@@ -47,18 +43,18 @@ def test_clean(qtbot):
 FOUND = {
     "test_thread": "left threads running",
     "test_hook": "changed global state of torch",
-    "test_dtype": "changed global state of torch",
     "test_window": "left windows",
     "test_worker": "a worker is still running",
 }
 
 
+@pytest.mark.slow
 def test_leaks_are_found(pytester: pytest.Pytester):
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(LEAKS)
-    result = pytester.runpytest_subprocess("-q", "-o", "qt_api=pyqt6", timeout=120)
+    result = pytester.runpytest_subprocess("-q", "--tb=line", "-o", "qt_api=pyqt6", timeout=200)
     result.assert_outcomes(passed=len(FOUND) + 1, errors=len(FOUND))
     errors = "\n".join(result.outlines)
     for test, message in FOUND.items():
-        assert f"ERROR at teardown of {test}" in errors
+        assert f"::{test} - " in errors
         assert message in errors
