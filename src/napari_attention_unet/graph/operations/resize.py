@@ -36,6 +36,11 @@ class Resize(Operation):
     factors: tuple[float, float, float] | None
     sizes_at: Callable[[Shape3], Shape3]
 
+    @property
+    def shifts(self) -> bool:
+        """Whether a shifted input gives the shifted output: only the ratio of sizes counts."""
+        return self.factors is None and not self.align_corners
+
     def _source(self, axis: int, index: int, before: int, after: int) -> float:
         """Where output sample `index` lies among `before` input samples."""
         if self.align_corners:

@@ -1,0 +1,219 @@
+"""Planning: how a volume will be run, from what it needs and the memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import torch
+
+from napari_attention_unet.engine.device import GIB, free_memory
+from napari_attention_unet.engine.tiling import Cut, Reach, Tiling, blended_cuts, exact_cuts
+from napari_attention_unet.errors import InputError, MemoryBudgetError
+from napari_attention_unet.graph.lower import Program
+from napari_attention_unet.graph.operations import Operation
+from napari_attention_unet.volume import Shape3
+
+PLANS = ("auto", "whole", "tiles")
+#: Share of the free memory that a run may take without being asked.
+_SHARE = 0.8
+#: Beyond the tensors themselves: slabs in the making, kernels' own buffers.
+_MARGIN = 1.15
+#: Exact tiles are taken up to this many times the work of blended ones.
+_WORTH = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a volume will be run.
+
+    Attributes
+    ----------
+    kind : str
+        ``"whole"`` or ``"tiles"``.
+    reason : str
+        Why, for the person at the screen.
+    memory : int
+        Bytes that the run will take at most on its device, estimated.
+    work : float
+        Of all its operations, in the unit of `Operation.work`.
+    tiling : Tiling or None
+        For tiles.
+    """
+
+    kind: str
+    reason: str
+    memory: int
+    work: float
+    tiling: Tiling | None = None
+
+
+def memory_budget(device: torch.device, gib: float | None) -> int:
+    """Bytes that a run may take: what was asked for, or a share of what is free.
+
+    Raises
+    ------
+    InputError
+        If what was asked for is not positive.
+    """
+    if gib is None:
+        return int(_SHARE * free_memory(device))
+    if not gib > 0:
+        raise InputError(f"memory={gib:g} GiB is not positive; leave it out to use what is free.")
+    return int(gib * GIB)
+
+
+def make_plan(
+    program: Program,
+    extent: Shape3,
+    budget: int,
+    wish: str = "auto",
+    imposed: Collection[str] = (),
+) -> Plan:
+    """Decide how a volume will be run.
+
+    Parameters
+    ----------
+    program : Program
+        The lowered network.
+    extent : tuple of int
+        Spatial shape of the padded input.
+    budget : int
+        Bytes that may be taken on the program's device.
+    wish : str
+        ``"auto"`` (whole where it fits, otherwise tiles), ``"whole"`` or ``"tiles"``.
+    imposed : collection of str
+        Values that will be given instead of computed.
+
+    Raises
+    ------
+    InputError
+        If the wish is not one of these.
+    MemoryBudgetError
+        If no way fits.
+    """
+    if wish == "stream":
+        raise InputError(
+            "plan='stream' is not available yet; use 'auto', 'whole', or 'tiles', which is exact "
+            "as well where the network's reach allows it."
+        )
+    if wish not in PLANS:
+        raise InputError(f"plan='{wish}' is not known; use {', '.join(map(repr, PLANS))}.")
+    planner = _Planner(program, extent, imposed)
+    needs = planner.memory(extent)
+    if wish == "whole" or (wish == "auto" and needs <= budget):
+        why = f"needs {_gib(needs)} of the {_gib(budget)} that may be used"
+        if wish == "whole":
+            why = f"as asked for; {why}"
+        return Plan("whole", why, needs, planner.work(extent))
+    why = "as asked for" if wish == "tiles" else (
+        f"the whole volume needs {_gib(needs)} and {_gib(budget)} may be used"
+    )  # fmt: skip
+    if wish == "tiles":  # tiles even where the whole would fit
+        budget = min(budget, needs // 2)
+    return planner.tiles(budget, why)
+
+
+class _Planner:
+    def __init__(self, program: Program, extent: Shape3, imposed: Collection[str]) -> None:
+        self.program, self.extent = program, extent
+        self.wanted = {program.graph.output, *(g.node for g in program.graph.gates)}
+        self.operations = program.needed(self.wanted, imposed)
+        self.reach = Reach(program, self.operations)
+
+    def memory(self, extent: Shape3) -> int:
+        """Bytes of all values that are alive at once at worst."""
+        return int(_MARGIN * peak_bytes(self.program, self.operations, self.wanted, extent))
+
+    def work(self, extent: Shape3) -> float:
+        """Of a run over an input of that extent."""
+        shape_at = self.program.shape_at
+        return sum(
+            op.work(shape_at(op.name, extent), [shape_at(n, extent) for n in op.inputs])
+            for op in self.operations
+        )
+
+    def tiles(self, budget: int, why: str) -> Plan:
+        blended = self._blended(budget)
+        exact = self._exact(budget) if self.reach.bounded else None
+        if exact is not None and (blended is None or exact.voxels <= _WORTH * blended.voxels):
+            chosen = exact
+        elif blended is not None:
+            chosen = blended
+        else:
+            least = self.memory(self.program.graph.stride)
+            raise MemoryBudgetError(
+                f"Even the smallest tile of this network needs {_gib(least)}, and {_gib(budget)} "
+                "may be used. Close other programs, allow more memory, or use another device."
+            )
+        work = chosen.voxels / prod(self.extent)
+        size = "×".join(str(n) for n in chosen.largest)
+        how = "exact margins" if chosen.exact else "blended, an approximation"
+        reason = f"{why}: {chosen.count} tiles of up to {size} voxels, {how}, {work:.2g}× the work"
+        if not chosen.exact and not self.reach.bounded:
+            reason += "; the network looks at the whole volume"
+        total = self.work(self.extent) * work
+        return Plan("tiles", reason, self.memory(chosen.largest), total, chosen)
+
+    def _exact(self, budget: int) -> Tiling | None:
+        """The exact tiling of least work that fits."""
+        cells = [n // s for n, s in zip(self.extent, self.program.graph.stride, strict=True)]
+        options: list[list[tuple[Cut, ...]]] = [
+            [exact_cuts(self.reach, self.extent, axis, parts) for parts in _counts(cells[axis])]
+            for axis in range(3)
+        ]
+        tilings = [Tiling((z, y, x), exact=True) for z, y, x in product(*options)]
+        for tiling in sorted(tilings, key=lambda t: (t.voxels, t.count)):
+            if self.memory(tiling.largest) <= budget:
+                return tiling
+        return None
+
+    def _blended(self, budget: int) -> Tiling | None:
+        """The largest tiles that fit, as near to cubes as the volume allows."""
+        stride = self.program.graph.stride
+        lengths = list(self.extent)
+        while self.memory((lengths[0], lengths[1], lengths[2])) > budget:
+            axis = max(range(3), key=lambda k: (lengths[k] > stride[k], lengths[k]))
+            if lengths[axis] <= stride[axis]:
+                return None
+            cells = lengths[axis] // stride[axis]
+            lengths[axis] = max(1, cells * 3 // 4) * stride[axis]
+        z, y, x = (
+            blended_cuts(n, length, s)
+            for n, length, s in zip(self.extent, lengths, stride, strict=True)
+        )
+        return Tiling((z, y, x), exact=False)
+
+
+def peak_bytes(
+    program: Program, operations: Sequence[Operation], wanted: Collection[str], extent: Shape3
+) -> int:
+    """Bytes of the values that a whole run holds at once at worst, results included."""
+
+    def size(name: str, dtype: torch.dtype) -> int:
+        return prod(program.shape_at(name, extent)) * dtype.itemsize
+
+    last = {name: op.name for op in operations for name in (op.name, *op.inputs)}
+    alive = {program.graph.input: size(program.graph.input, torch.float32)}
+    results = peak = 0
+    for op in operations:
+        alive[op.name] = size(op.name, op.dtype)
+        peak = max(peak, results + sum(alive.values()))
+        if op.name in wanted:
+            results += size(op.name, torch.float32)
+        for name in (op.name, *op.inputs):
+            if last[name] == op.name:
+                alive.pop(name, None)
+    return peak
+
+
+def _counts(cells: int) -> list[int]:
+    """Numbers of parts that are worth trying: all small ones, then sparser."""
+    wanted = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64]
+    return [n for n in wanted if n <= cells]
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.2g} GiB" if count < 100 * GIB else f"{count / GIB:.0f} GiB"
