@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from napari_attention_unet.volume import Vec3
 
 from .geometry import kernel_of, lines
@@ -60,6 +62,12 @@ def _width(graph: Graph, name: str, axis: int, sizes: Mapping[str, int]) -> floa
     return float(widest)
 
 
+#: Operators that are not element-wise but keep samples at their places.
+_IN_PLACE = frozenset(
+    ("batch_norm", "cat", "expand", "getitem", "linear", "permute", "reshape", "select", "stack")
+) | {"transpose", "prelu", "_to_copy", "select_scatter", "slice_scatter"}
+
+
 def _reads(
     graph: Graph, node: Node, axis: int, span: Span, sizes: Mapping[str, int]
 ) -> dict[str, Span] | None:
@@ -79,8 +87,6 @@ def _reads(
 
 def _is_global(graph: Graph, node: Node, axis: int) -> bool:
     """Whether every sample of the result depends on all of the input's along an axis."""
-    if node.op in ("instance_norm", "group_norm", "layer_norm", "matmul", "bmm"):
-        return True
     if node.op in ("adaptive_avg_pool3d", "adaptive_max_pool3d"):
         return bool(node.args[1][axis] == 1)
     if node.op in ("mean", "sum", "var", "std", "amax", "amin", "softmax", "log_softmax"):
@@ -90,7 +96,8 @@ def _is_global(graph: Graph, node: Node, axis: int) -> bool:
         if source is None or not dims:
             return True
         return any(isinstance(size := source.shape[d], Extent) and axis in size.axes for d in dims)
-    return False
+    local = node.op in _RULES or node.op in _IN_PLACE
+    return not local and torch.Tag.pointwise not in getattr(node.target, "tags", ())
 
 
 def _proportional(low: int, high: int, before: int, after: int) -> Span:

@@ -136,6 +136,7 @@ def _step(
     if target is operator.getitem:
         source: Any = node.args[0]
         call, parts = several[source.name]
+        assert isinstance(value, torch.Tensor)
         single = one_of(recorder, call, int(str(node.args[1])), parts, value.dtype)
         if single is not None:
             values[node.name] = recorder.add(single, node.name, _path(node))

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from napari_attention_unet.errors import GraphError
 from napari_attention_unet.volume import Shape3
@@ -31,8 +32,9 @@ from .record import INPUT, Recording, record
 #: The extents recorded are these multiples of a base. All six differ, and so do the growths along
 #: z, y and x, by primes: so a number that changed tells which axis it belongs to.
 _FIRST, _SECOND = (2, 3, 4), (5, 8, 11)
-#: Bases tried in turn: networks that halve up to five times, then deeper ones and other factors.
-_BASES = (32, 48, 64, 80, 128, 480)
+#: Bases tried in turn: for networks that halve up to five times, and for up to seven times with
+#: factors of three and five. Only the first is of a usual size; nothing has to hold the volume.
+_BASES = (32, 1920)
 #: `torch.export` changes global state while it runs.
 _LOCK = threading.Lock()
 
@@ -88,7 +90,7 @@ def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
         ) from first
     raise GraphError(
         f"The network could not be run on an input of {channels} channel(s) and "
-        f"{_times(_FIRST, _BASES[0])} voxels, nor at five larger sizes; it must take one tensor "
+        f"{_times(_FIRST, _BASES[0])} voxels, nor on a larger one; it must take one tensor "
         f"(batch, channel, z, y, x) of any size that is a multiple of its stride. It says: "
         f"{_one_line(first)}"
     ) from first
@@ -99,15 +101,16 @@ def _trace_at(module: nn.Module, like: torch.Tensor, channels: int, base: int) -
     extents = _times(_FIRST, base), _times(_SECOND, base)
 
     def recorded(extent: Shape3) -> Recording:
-        # These zeros are never read, so the system gives no memory for them.
-        return record(module, like.new_zeros((1, channels, *extent)))
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            x = torch.empty((1, channels, *extent), dtype=like.dtype, device=like.device)
+        return record(module, x)
 
     one, two = recorded(extents[0]), recorded(extents[1])
     output, notes = _chosen_output(one, extents[0])
     nodes = _needed(_unified(one, two, extents), output)
     stride = _stride(nodes.values())
-    z, y, x = ((n // s + i) * s for i, (n, s) in enumerate(zip(extents[0], stride, strict=True), 1))
-    _confirm(nodes, recorded((z, y, x)), (z, y, x))
+    third = _next_multiples(_times(_FIRST, _BASES[0]), stride)
+    _confirm(nodes, recorded(third), third)
 
     constants = dict(one.constants)
     nodes = _needed(_folded(nodes, constants, like.device), output)
@@ -131,6 +134,12 @@ def _trace_at(module: nn.Module, like: torch.Tensor, channels: int, base: int) -
 
 def _times(factors: Sequence[int], base: int) -> Shape3:
     z, y, x = (factor * base for factor in factors)
+    return z, y, x
+
+
+def _next_multiples(extent: Shape3, stride: Shape3) -> Shape3:
+    """Extents on a stride, a little larger than those given, and not by the same factor."""
+    z, y, x = ((n // s + i) * s for i, (n, s) in enumerate(zip(extent, stride, strict=True), 1))
     return z, y, x
 
 
