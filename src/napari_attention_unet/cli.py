@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
+    from napari_attention_unet.io.save import Format
     from napari_attention_unet.models.card import ModelCard
     from napari_attention_unet.predict import Model
     from napari_attention_unet.prediction import Prediction
@@ -127,7 +128,7 @@ def predict(
 
 
 def _predict_file(
-    model: Model, path: Path, folder: Path, file_format: str, options: dict[str, Any]
+    model: Model, path: Path, folder: Path, file_format: Format, options: dict[str, Any]
 ) -> None:
     from napari_attention_unet import io
     from napari_attention_unet.predict import predict_steps
@@ -332,8 +333,9 @@ def _demo_on_virtual_screen(output: Path) -> int:
             "There is no display, and no xvfb-run to make a virtual one. Install Xvfb "
             "(on Debian and Ubuntu: apt-get install xvfb), or start from a desktop."
         )
-    again = [sys.executable, "-m", "napari_attention_unet", "demo", "--no-window", "-o", output]
-    return subprocess.run([runner, "-a", "-s", _SCREEN, *again], check=False).returncode
+    again = [sys.executable, "-m", "napari_attention_unet", "demo", "--no-window"]
+    command = [runner, "-a", "-s", _SCREEN, *again, "--output", str(output)]
+    return subprocess.run(command, check=False).returncode
 
 
 def _gates_table(prediction: Prediction) -> Table:
