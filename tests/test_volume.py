@@ -6,7 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_attention_unet import InputError
@@ -71,6 +71,7 @@ def test_its_repr_does_not_print_the_voxels():
 boxes = st.tuples(*(st.tuples(st.integers(-3, 8), st.integers(-3, 12)) for _ in range(3)))
 
 
+@settings(deadline=None)
 @given(box=boxes, oblique=st.booleans(), step=st.sampled_from([1.0, 2.0, 1.978]))
 def test_cropped_voxels_stay_where_they_were(box, oblique, step):
     shape = (5, 7, 9)

@@ -39,7 +39,7 @@ VIEW_ORDERS: dict[str, tuple[int, int, int]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Storage:
     """How a file stored the volume, kept so that results are saved alike.
 
@@ -89,7 +89,7 @@ class Part:
     time_index: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """An image of one time point, with its axes and its geometry.
 

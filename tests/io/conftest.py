@@ -46,7 +46,7 @@ def predict(volume: Volume, seed: int = 0, extras: bool = False) -> Prediction:
     )
 
 
-@pytest.fixture(name="predict")
+@pytest.fixture(scope="session", name="predict")
 def _predict():
     return predict
 
@@ -56,7 +56,7 @@ def at(matrix: np.ndarray, index) -> np.ndarray:
     return (matrix @ np.append(index, 1.0))[:-1]
 
 
-@pytest.fixture(name="at")
+@pytest.fixture(scope="session", name="at")
 def _at():
     return at
 
@@ -69,6 +69,6 @@ def attempt(path) -> tuple[tuple[Volume, ...], str]:
         return (), str(error)
 
 
-@pytest.fixture(name="attempt")
+@pytest.fixture(scope="session", name="attempt")
 def _attempt():
     return attempt

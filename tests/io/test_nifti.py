@@ -57,7 +57,9 @@ def affines(draw, degrees=40.0):
     return affine
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(affine=affines(), shape=st.tuples(*[st.integers(2, 5)] * 3))
 def test_every_voxel_lies_where_nibabel_says(tmp_path, at, affine, shape):
     data = numbered(shape)
@@ -272,7 +274,9 @@ def test_files_cut_short_are_refused(tmp_path, attempt, suffix):
         assert "\n" not in reason
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 360), st.integers(0, 255)), min_size=1, max_size=8),
     suffix=st.sampled_from([".nii", ".nii.gz"]),

@@ -308,7 +308,9 @@ def test_files_cut_short_are_refused_or_whole(tmp_path, attempt, kind):
     np.testing.assert_array_equal(read(path)[0].data[0], data)
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     changes=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 255)), min_size=1, max_size=8),
     kind=st.sampled_from(sorted(WRITERS)),

@@ -53,7 +53,7 @@ def layer_axes(layer: Any, leading: Literal["time", "channel"] = "time") -> Laye
         If the layer is no volume.
     """
     name = layer.name
-    if not hasattr(layer, "multiscale"):
+    if not hasattr(layer, "level_shapes"):
         raise InputError(f"Layer '{name}' is no image; choose an image layer.")
     if getattr(layer, "rgb", False):
         raise InputError(
