@@ -17,6 +17,8 @@ from .tissues import CSF, GREY, WHITE
 
 #: Value of a target voxel that is brain, of a tissue not known.
 UNKNOWN_TISSUE = 4
+#: Smallest and largest extent of a view along z, y, x, in mm.
+FIELD_OF_VIEW = ((144.0, 168.0, 144.0), (222.0, 240.0, 216.0))
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,9 @@ def random_grid(canvas: Canvas, voxel_size: float, rng: torch.Generator) -> Tens
     Tensor, shape (1, z, y, x, 3)
         Positions for `torch.nn.functional.grid_sample` with ``align_corners=False``.
     """
-    low, high = torch.tensor([96, 112, 96]), torch.tensor([148, 160, 144])
-    shape = [int(v) for v in low + (high - low) * torch.rand(3, generator=rng)]
+    low, high = torch.tensor(FIELD_OF_VIEW)
+    extent = low + (high - low) * torch.rand(3, generator=rng)
+    shape = [int(mm / voxel_size) for mm in extent.tolist()]
     axes = [(torch.arange(n) - (n - 1) / 2) * voxel_size for n in shape]
     mm = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     mm = mm @ random_affine(rng).T + _uniform((3,), -18, 18, rng)
