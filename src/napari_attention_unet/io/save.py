@@ -31,6 +31,8 @@ _WRITERS: dict[str, tuple[str, Callable[[Path, Output], None]]] = {
     "nifti": (".nii.gz", write_nifti),
     "zarr": (".zarr", write_zarr),
 }
+#: Names of result files. Nothing else is ever removed, whatever a summary lists.
+_OURS = re.compile(r"(mask|probabilities|logits|gate-[\w.-]+)\.(ome\.tif|nii\.gz|zarr)")
 _WHOLE: tuple[Vec3, Vec3] = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
 
@@ -190,7 +192,7 @@ def _remove_earlier(folder: Path) -> None:
         files = ()
     summary.unlink()
     for name in files:
-        if isinstance(name, str) and Path(name).name == name:
+        if isinstance(name, str) and _OURS.fullmatch(name):
             _remove(folder / name)
 
 
