@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_attention_unet.errors import InputError
 from napari_attention_unet.models.card import ModelCard
 from napari_attention_unet.units import is_length, unit_ratio
 from napari_attention_unet.volume import Shape3, Vec3, Volume, axes_between
@@ -101,20 +102,69 @@ class Frame:
         scale, translate : tuple of float
             The same in voxels of the caller's array; `scale` is positive.
         """
+        kept = self._kept(coefficients.shape, scale, translate)
         spacing, start = [0.0] * 3, [0.0] * 3
+        for k, (low, high) in enumerate(kept):
+            first, step = self._line(k, scale, translate)
+            last = self.turned[k] - 1 - (first + step * (high - 1))
+            spacing[self.axes[k]] = step
+            start[self.axes[k]] = last if self.flipped[k] else first + step * low
+        inside = coefficients[tuple(slice(low, high) for low, high in kept)]
+        back = np.ascontiguousarray(self.turn_back(inside[None])[0])
+        return back, (spacing[0], spacing[1], spacing[2]), (start[0], start[1], start[2])
+
+    def place_back(
+        self, placed: npt.NDArray[Any], shape: Shape3, scale: Vec3, translate: Vec3
+    ) -> npt.NDArray[np.float32]:
+        """Inverse of `place`.
+
+        Parameters
+        ----------
+        placed : array
+            Coefficients as `place` gave them.
+        shape : tuple of int
+            Of the network's own map.
+        scale, translate : tuple of float
+            As `place` took them.
+
+        Returns
+        -------
+        array, shape `shape`, float32
+            NaN where `place` dropped samples.
+
+        Raises
+        ------
+        InputError
+            If `placed` does not have the shape that `place` gives.
+        """
+        kept = self._kept(shape, scale, translate)
+        full = np.full(shape, np.nan, np.float32)
+        inside = full[tuple(slice(low, high) for low, high in kept)]
+        expected = self.turn_back(inside[None])[0].shape
+        if tuple(placed.shape) != expected:
+            raise InputError(
+                f"The coefficients have the shape {tuple(placed.shape)}; this gate's map of this "
+                f"volume has {expected}."
+            )
+        inside[...] = self.turn(placed[None])[0]
+        return full
+
+    def _line(self, k: int, scale: Vec3, translate: Vec3) -> tuple[float, float]:
+        """First sample and distance of samples along a network axis, in turned voxels."""
+        return (translate[k] + 0.5) * self.ratio[k] - 0.5, scale[k] * self.ratio[k]
+
+    def _kept(self, shape: tuple[int, ...], scale: Vec3, translate: Vec3) -> list[tuple[int, int]]:
+        """Ranges of samples inside the volume along the network's axes."""
+        ranges = []
         for k, voxels in enumerate(self.turned):
-            step = scale[k] * self.ratio[k]
-            first = (translate[k] + 0.5) * self.ratio[k] - 0.5
-            centres = first + step * np.arange(coefficients.shape[k])
+            first, step = self._line(k, scale, translate)
+            centres = first + step * np.arange(shape[k])
             outside = np.maximum(-0.5 - centres, centres - (voxels - 0.5))
             inside = np.flatnonzero(outside < 1e-6)
-            low, high = (inside[0], inside[-1]) if inside.size else (outside.argmin(),) * 2
-            coefficients = np.take(coefficients, np.arange(low, high + 1), axis=k)
-            ends = (float(centres[low]), float(centres[high]))
-            spacing[self.axes[k]] = step
-            start[self.axes[k]] = voxels - 1 - ends[1] if self.flipped[k] else ends[0]
-        back = np.ascontiguousarray(self.turn_back(coefficients[None])[0])
-        return back, (spacing[0], spacing[1], spacing[2]), (start[0], start[1], start[2])
+            nearest = int(outside.argmin())
+            low, high = (int(inside[0]), int(inside[-1])) if inside.size else (nearest, nearest)
+            ranges.append((low, high + 1))
+        return ranges
 
 
 @dataclass(frozen=True)

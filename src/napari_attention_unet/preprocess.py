@@ -144,7 +144,10 @@ def prepare(
     raw = yield from _portion(_load(volume), 0.0, 0.4)
     yield from _portion(_refuse_non_finite(raw), 0.4, 0.5)
     planes = Planes(frame.turn(raw), frame.size, frame.to_network())
-    out = torch.full((1, volume.channels, *frame.padded), float(padding_value))
+    # channels last, as most devices want it: the run then needs no copy
+    out = torch.empty(
+        (1, volume.channels, *frame.padded), memory_format=torch.channels_last_3d
+    ).fill_(padding_value)
     each = 0.5 / volume.channels
     for channel in range(volume.channels):
         start = 0.5 + each * channel

@@ -16,6 +16,7 @@ from napari_attention_unet.graph.lower import Program
 from napari_attention_unet.graph.operations import Operation
 from napari_attention_unet.volume import Shape3
 
+#: Ways of running that can be asked for.
 PLANS = ("auto", "whole", "tiles")
 #: Share of the free memory that a run may take without being asked.
 _SHARE = 0.8
@@ -50,19 +51,26 @@ class Plan:
     tiling: Tiling | None = None
 
 
-def memory_budget(device: torch.device, gib: float | None) -> int:
-    """Bytes that a run may take: what was asked for, or a share of what is free.
+def memory_budget(device: torch.device, gib: float | None = None) -> int:
+    """Bytes that a run may take: what was asked for, or a share of what is free."""
+    return int(_SHARE * free_memory(device)) if gib is None else int(gib * GIB)
+
+
+def check_wish(wish: str) -> None:
+    """Refuse a plan that there is not.
 
     Raises
     ------
     InputError
-        If what was asked for is not positive.
+        The message names those there are.
     """
-    if gib is None:
-        return int(_SHARE * free_memory(device))
-    if not gib > 0:
-        raise InputError(f"memory={gib:g} GiB is not positive; leave it out to use what is free.")
-    return int(gib * GIB)
+    if wish == "stream":
+        raise InputError(
+            "plan='stream' is not available yet; use 'auto', 'whole', or 'tiles', which is exact "
+            "as well where the network's reach allows it."
+        )
+    if wish not in PLANS:
+        raise InputError(f"plan='{wish}' is not known; use {', '.join(map(repr, PLANS))}.")
 
 
 def make_plan(
@@ -94,13 +102,7 @@ def make_plan(
     MemoryBudgetError
         If no way fits.
     """
-    if wish == "stream":
-        raise InputError(
-            "plan='stream' is not available yet; use 'auto', 'whole', or 'tiles', which is exact "
-            "as well where the network's reach allows it."
-        )
-    if wish not in PLANS:
-        raise InputError(f"plan='{wish}' is not known; use {', '.join(map(repr, PLANS))}.")
+    check_wish(wish)
     planner = _Planner(program, extent, imposed)
     needs = planner.memory(extent)
     if wish == "whole" or (wish == "auto" and needs <= budget):
@@ -122,6 +124,10 @@ class _Planner:
         self.wanted = {program.graph.output, *(g.node for g in program.graph.gates)}
         self.operations = program.needed(self.wanted, imposed)
         self.reach = Reach(program, self.operations)
+        # tiles are cut of the input and merged in the results: both stay in the host's memory
+        both = (program.graph.input, *self.wanted)
+        on_host = program.device.type == "cpu"
+        self.held = sum(4 * prod(program.shape_at(n, extent)) for n in both) if on_host else 0
 
     def memory(self, extent: Shape3) -> int:
         """Bytes of all values that are alive at once at worst."""
@@ -136,17 +142,18 @@ class _Planner:
         )
 
     def tiles(self, budget: int, why: str) -> Plan:
-        blended = self._blended(budget)
-        exact = self._exact(budget) if self.reach.bounded else None
+        room = budget - self.held
+        blended = self._blended(room)
+        exact = self._exact(room) if self.reach.bounded else None
         if exact is not None and (blended is None or exact.voxels <= _WORTH * blended.voxels):
             chosen = exact
         elif blended is not None:
             chosen = blended
         else:
-            least = self.memory(self.program.graph.stride)
+            least = self.held + self.memory(self.program.graph.stride)
             raise MemoryBudgetError(
-                f"Even the smallest tile of this network needs {_gib(least)}, and {_gib(budget)} "
-                "may be used. Close other programs, allow more memory, or use another device."
+                f"Even in the smallest tiles this run needs {_gib(least)}, and {_gib(budget)} may "
+                "be used. Close other programs, allow more memory, or pass a smaller region."
             )
         work = chosen.voxels / prod(self.extent)
         size = "×".join(str(n) for n in chosen.largest)
@@ -155,7 +162,8 @@ class _Planner:
         if not chosen.exact and not self.reach.bounded:
             reason += "; the network looks at the whole volume"
         total = self.work(self.extent) * work
-        return Plan("tiles", reason, self.memory(chosen.largest), total, chosen)
+        memory = self.held + self.memory(chosen.largest)
+        return Plan("tiles", reason, memory, total, chosen)
 
     def _exact(self, budget: int) -> Tiling | None:
         """The exact tiling of least work that fits."""
@@ -165,8 +173,11 @@ class _Planner:
             for axis in range(3)
         ]
         tilings = [Tiling((z, y, x), exact=True) for z, y, x in product(*options)]
+        a_voxel = self.memory(self.extent) / prod(self.extent)
         for tiling in sorted(tilings, key=lambda t: (t.voxels, t.count)):
-            if self.memory(tiling.largest) <= budget:
+            # the estimate by volume spares most of the slow exact ones
+            near = a_voxel * prod(tiling.largest) < 1.5 * budget
+            if near and self.memory(tiling.largest) <= budget:
                 return tiling
         return None
 

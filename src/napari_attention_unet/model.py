@@ -1,0 +1,162 @@
+"""The model: a network that is ready to run, and what is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import nn
+
+from napari_attention_unet.errors import CheckpointError, InputError
+from napari_attention_unet.graph.graph import Gate, Graph
+from napari_attention_unet.graph.lower import Program, lower
+from napari_attention_unet.graph.trace import trace
+from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
+from napari_attention_unet.models.card import ClassInfo
+from napari_attention_unet.volume import Shape3
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its gates.
+
+    Attributes
+    ----------
+    card : ModelCard
+        What is known of it and what was assumed.
+    graph : Graph
+        Its tensor operations.
+    sha256 : str
+        Of the checkpoint's file; of the parameters for a network that came from no file.
+    """
+
+    card: ModelCard
+    graph: Graph
+    sha256: str
+    _lowered: dict[tuple[str, torch.dtype], Program] = field(default_factory=dict, repr=False)
+    _lock: Lock = field(default_factory=Lock, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Name shown to people, e.g. ``"brain-t1"``."""
+        return self.card.name
+
+    @property
+    def architecture(self) -> str:
+        """e.g. ``"AttentionUNet3D"``."""
+        return self.card.architecture
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the volumes that it reads."""
+        return self.graph.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of its output."""
+        return self.graph.out_channels
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        """Classes of the mask, the background first."""
+        return self.card.classes
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Its attention gates, in the order in which they run; empty if it has none."""
+        return self.graph.gates
+
+    @property
+    def stride(self) -> Shape3:
+        """Multiples along z, y, x to which volumes are padded."""
+        return self.graph.stride
+
+    def program(self, device: torch.device, dtype: torch.dtype) -> Program:
+        """The network lowered for a device and precision; the latest one is kept."""
+        key = (str(device), dtype)
+        with self._lock:
+            if key not in self._lowered:
+                self._lowered.clear()  # the weights of one are enough
+                self._lowered[key] = lower(self.graph, device, dtype)
+            return self._lowered[key]
+
+
+def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
+    """Make a model of a checkpoint, a bundled name or a network.
+
+    The network is traced here, once, which takes a second or so; no code of a file is run.
+
+    Parameters
+    ----------
+    source : str, Path or nn.Module
+        A checkpoint's file, the name of a bundled model such as ``"brain-t1"``, or a network
+        whose forward takes (1, channel, z, y, x); it is used in evaluation mode.
+    **card
+        Fields of `ModelCard` to state, or to use instead of what the checkpoint says, e.g.
+        ``voxel_size=(2, 1, 1)`` or ``activation="sigmoid"``.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be opened, or its card does not fit its network.
+    GraphError
+        If the network cannot be turned into a graph.
+    InputError
+        If a field is not one of the card's.
+    """
+    known = {f.name for f in fields(ModelCard)}
+    if unknown := set(card) - known:
+        raise InputError(
+            f"A model card has no {', '.join(sorted(unknown))}; its fields are "
+            f"{', '.join(sorted(known))}."
+        )
+    if isinstance(source, nn.Module):
+        graph = trace(source, card.get("in_channels"))
+        stated = {**_assumed(source, graph), **card}
+        made, digest = ModelCard(**stated), _digest(source)
+    else:
+        module, found, digest = open_checkpoint(source)
+        made = replace(found, **card)
+        graph = trace(module, made.in_channels)
+    classes = made.classes or default_classes(max(2, graph.out_channels))
+    made = replace(made, classes=tuple(classes), in_channels=graph.in_channels)
+    _check_classes(made, graph)
+    return Model(made, graph, digest)
+
+
+def _assumed(module: nn.Module, graph: Graph) -> dict[str, Any]:
+    name = type(module).__name__
+    return {
+        "name": name,
+        "architecture": name,
+        "in_channels": graph.in_channels,
+        "activation": "softmax" if graph.out_channels > 1 else "sigmoid",
+    }
+
+
+def _check_classes(card: ModelCard, graph: Graph) -> None:
+    named, given = len(card.classes), graph.out_channels
+    # one channel a class, or none for the background
+    if named not in (given, given + 1) or named < 2:
+        raise CheckpointError(
+            f"The card of '{card.name}' names {named} classes, the background included, while the "
+            f"network gives {given} channel(s). Name {max(2, given)} classes."
+        )
+    if given == 1 and card.activation == "softmax":
+        raise CheckpointError(
+            f"The network of '{card.name}' gives one channel, whose softmax is always 1; "
+            "state activation='sigmoid'."
+        )
+
+
+def _digest(module: nn.Module) -> str:
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        found.update(name.encode())
+        found.update(memoryview(values.numpy()))
+    return found.hexdigest()
