@@ -20,8 +20,11 @@ if TYPE_CHECKING:
         InputError,
         MemoryBudgetError,
     )
-    from .predict import Model, load_model, predict, predict_steps
+    from .model import Model, load_model
+    from .models.card import ModelCard
+    from .predict import predict, predict_steps
     from .prediction import GateMap, Prediction, Step
+    from .settings import Settings
     from .volume import Volume
 
 __version__ = version("napari-attention-unet")
@@ -34,7 +37,9 @@ __all__ = [
     "InputError",
     "MemoryBudgetError",
     "Model",
+    "ModelCard",
     "Prediction",
+    "Settings",
     "Step",
     "Volume",
     "load_model",
@@ -50,8 +55,11 @@ _HOME = {
         "InputError",
         "MemoryBudgetError",
     ),
-    "predict": ("Model", "load_model", "predict", "predict_steps"),
+    "model": ("Model", "load_model"),
+    "models.card": ("ModelCard",),
+    "predict": ("predict", "predict_steps"),
     "prediction": ("GateMap", "Prediction", "Step"),
+    "settings": ("Settings",),
     "volume": ("Volume",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
