@@ -1,0 +1,341 @@
+"""What happens: choices become a request, progress and answers come back, layers change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import QObject
+
+from napari_attention_unet.errors import InputError
+from napari_attention_unet.inspect.measures import most_telling
+from napari_attention_unet.settings import Settings
+from napari_attention_unet.volume import Volume
+
+from .choices import Choices, save
+from .files import Drops
+from .gates_part import EMPTY, NONE_FOUND, NOT_SHOWN
+from .models import ModelFacts, ModelStore, Prefetch
+from .oblique import is_oblique, is_shown_oblique, show_oblique
+from .request import Answer, Progress, Request, duration, parse_spacing, size
+from .results import Results
+from .style import palette
+from .viewer_link import ViewerLink
+from .worker import Runner
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What has to be known of a run when its answer comes."""
+
+    sources: tuple[Any, ...]
+    leading: str
+    outputs: tuple[str, ...]
+    replace: bool
+    model: str
+
+
+class Controller(QObject):
+    """Connects the parts of the panel with the viewer and the worker threads.
+
+    Parameters
+    ----------
+    panel : AttentionUNetPanel
+        Whose parts are connected.
+    viewer : napari viewer
+        Whose layers are run.
+    """
+
+    def __init__(self, panel: Any, viewer: Any) -> None:
+        super().__init__(panel)
+        self._viewer = viewer
+        self._image, self._model, self._advanced = panel.image, panel.model, panel.advanced
+        self._view, self._gates, self._foot = panel.view, panel.gates, panel.foot
+        self._run: _Run | None = None
+        self._outdated_meanwhile = False
+        self._first_time = 0
+        self._said: tuple[str, str, str] | None = None
+
+        self.models = ModelStore()
+        self.prefetch = Prefetch(self.models, self)
+        self.runner = Runner(self.models, self)
+        self.drops = Drops(viewer, self)
+        self.link = ViewerLink(viewer, self)
+        self.results = Results(viewer, self._on_outdated)
+
+        self.prefetch.described.connect(self._on_facts)
+        self.prefetch.devices_found.connect(self._model.show_devices)
+        self.runner.progressed.connect(self._on_progress)
+        self.runner.answered.connect(self._on_answer)
+        self.drops.said.connect(self._say)
+        self.drops.checkpoint.connect(self._model.open)
+        self.link.layers_changed.connect(self._image.refresh)
+        self.link.removed.connect(self._on_removed)
+        self.link.drawn.connect(self._on_drawn)
+        self.link.stepped.connect(self._on_step)
+        self._model.chosen.connect(self.prefetch.choose)
+        for part in (self._image, self._model, self._advanced):
+            part.changed.connect(self._on_choice)
+        self._image.refreshed.connect(self.refresh)
+        self._advanced.folded.connect(self.save_choices)
+        self._foot.replace_box.toggled.connect(self.save_choices)
+        self._foot.run.connect(self.run)
+        self._foot.cancel.connect(self.cancel)
+        self._foot.reset.connect(self.reset)
+        self._gates.scaling_changed.connect(self.save_choices)
+        self._gates.chosen.connect(self._select)
+        self._view.letters_changed.connect(self.save_choices)
+        self._view.oblique_changed.connect(self._show_oblique)
+
+        self.prefetch.find_devices()
+        if self._model.name:
+            self.prefetch.choose(self._model.name)
+        self.refresh()
+
+    # --- from choices to a run ------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Say whether Run can work, and if not, why."""
+        volume, reason = self._volume()
+        self._image.show_facts(volume)
+        layer = self._image.layer
+        self._view.set_orientation(volume.orientation if volume else None)
+        self._view.set_oblique(is_oblique(layer), is_shown_oblique(layer))
+        reason = reason or self._model.problem() or self._advanced.problem()
+        if volume is not None and not reason and self._model.facts is not None:
+            spacing = parse_spacing(self._advanced.spacing.value)
+            reason = self._model.facts.problem_with(
+                volume if spacing is None else volume.replace(spacing=spacing)
+            )
+        if self._run is not None:
+            self._foot.set_ready("A run is under way.")
+            return
+        self._foot.set_ready(reason)
+        text, role, details = self._said or ("", "dim", "")
+        if reason and role in ("warning", "error"):  # something happened, and now Run cannot work
+            self._foot.say(f"{text} {reason}", role, details)
+        elif reason:
+            broken = self._model.facts is not None and reason == self._model.facts.error
+            nothing = self._image.layer is None or self._model.facts is None
+            self._foot.say(reason, "error" if broken else "dim" if nothing else "warning")
+        else:
+            self._foot.say(text or "Ready.", role, details)
+
+    def run(self) -> None:
+        """Start a run of what is chosen."""
+        if self._run is not None or not self._foot.run_button.isEnabled():
+            return
+        try:
+            request = self.request()
+        except InputError as error:
+            self._say(str(error), "error")
+            return
+        title = ModelStore.title(request.model)
+        self._run = _Run(
+            tuple(self._image.layers),
+            self._image.leading,
+            self._model.outputs,
+            self._foot.replace_box.isChecked(),
+            title,
+        )
+        self._outdated_meanwhile = False
+        self.results.watch(self._run.sources)
+        self._said = None
+        self._foot.begin(f"{title} on {request.volumes[0].name}")
+        self.runner.start(request)
+
+    def request(self) -> Request:
+        """Everything that is chosen, frozen.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be run.
+        """
+        choices = self.choices()
+        volumes = self._image.volumes()
+        normalize: str | tuple[float, float] = choices.normalize
+        if normalize == "window" and choices.window:
+            normalize = (choices.window[0], choices.window[1])
+        settings = Settings(
+            spacing=parse_spacing(choices.spacing),
+            device=choices.device,
+            precision=choices.precision,
+            plan=choices.plan,
+            normalize=normalize,
+            outputs=("mask", *(o for o in self._model.outputs if o == "probabilities")),
+            threshold=choices.threshold if choices.rule == "threshold" else None,
+            memory=choices.memory or None,
+            keep_largest=choices.keep_largest,
+        )
+        return Request(volumes, self._model.name, settings)
+
+    def cancel(self) -> None:
+        """Stop the run."""
+        if self._run is not None and not self.runner.cancelling:
+            self._foot.stopping()
+            self.runner.cancel()
+
+    # --- choices --------------------------------------------------------------------------------
+
+    def choices(self) -> Choices:
+        """What the controls say."""
+        choices = Choices()
+        for part in (self._image, self._model, self._advanced):
+            part.read_into(choices)
+        choices.replace = self._foot.replace_box.isChecked()
+        choices.letters = self._view.letters_box.isChecked()
+        choices.scaling = self._gates.scaling
+        return choices
+
+    def save_choices(self) -> None:
+        """Keep the choices for the next start."""
+        save(self.choices())
+
+    def reset(self) -> None:
+        """Set every choice back to its default; the list of recent checkpoints stays."""
+        defaults = Choices()
+        for part in (self._image, self._model, self._advanced):
+            part.write(defaults)
+        self._foot.replace_box.setChecked(defaults.replace)
+        self._view.letters_box.setChecked(defaults.letters)
+        self._gates.set_scaling(defaults.scaling)
+        self.save_choices()
+        self._say("Every choice is back at its default.")
+
+    def close(self) -> None:
+        """Stop everything and let go of the viewer."""
+        self._foot.end()
+        self.runner.abandon()
+        self.prefetch.close()
+        self.drops.close()
+        self.link.close()
+        self.results.close()
+        self._gates.clear()
+        self._view.close_events()
+        self.models.clear()
+        self._run = None
+
+    # --- what comes back ------------------------------------------------------------------------
+
+    def _on_progress(self, progress: Progress) -> None:
+        if not self.runner.cancelling:
+            self._foot.show_progress(progress)
+
+    def _on_answer(self, answer: Answer) -> None:
+        run, self._run = self._run, None
+        self._foot.end()
+        if run is None:
+            return
+        if answer.error:
+            self._said = (answer.error, "error", answer.details)
+        elif not answer.predictions:
+            freed = f"; {size(answer.freed)} of memory freed" if answer.freed > 2**20 else ""
+            self._said = (
+                f"Cancelled after {duration(answer.seconds)}{freed}. Nothing was changed.",
+                "dim",
+                "",
+            )
+        else:
+            self._show(run, answer)
+        self.refresh()
+
+    def _show(self, run: _Run, answer: Answer) -> None:
+        source = run.sources[0]
+        first = answer.predictions[0].volume.part.time_index
+        here = self._image.time_on_display() - first if source is self._image.layer else 0
+        here = max(0, min(here, len(answer.measures) - 1))
+        telling = most_telling(list(answer.measures[here]))
+        shown = self.results.show(
+            answer,
+            source,
+            run.outputs,
+            replace=run.replace,
+            leading=run.leading,
+            model=run.model,
+            first=telling,
+        )
+        found = len(answer.measures[0])
+        message = NONE_FOUND.format(model=run.model) if not found else NOT_SHOWN
+        self._first_time = first
+        self._gates.set_gates(shown, EMPTY if shown else message, palette(self._viewer.theme))
+        self._gates.show_time(here)
+        for gate in shown:
+            if gate.name == telling:
+                self._select(gate.layer)
+        words = [f"Done in {duration(answer.seconds)}", where(answer)]
+        if found and telling is None:
+            words.append("every gate is flagged, so none is shown")
+        elif not found:
+            words.append("no attention gate found")
+        self._said = (" · ".join(word for word in words if word), "good", "")
+        if self._outdated_meanwhile:
+            self.results.mark_outdated(source)
+            self._said = (f"'{source.name}' changed during the run: outdated.", "warning", "")
+
+    def _on_facts(self, facts: ModelFacts) -> None:
+        self._model.show_facts(facts)
+        self._image.set_channels(facts.in_channels, facts.channel_names)
+        self.refresh()
+
+    def _on_outdated(self, source: Any) -> None:
+        if self._run is not None and source in self._run.sources:
+            self._outdated_meanwhile = True
+        else:
+            self._say(f"'{source.name}' changed: its results are outdated. Run again.", "warning")
+
+    # --- the viewer -----------------------------------------------------------------------------
+
+    def _on_removed(self, layer: Any) -> None:
+        self._gates.forget(layer)
+        self.results.mark_outdated(layer)
+        if self._run is not None and layer in self._run.sources:
+            self.runner.abandon()
+            self._run = None
+            self._foot.end()
+            self._said = (
+                f"'{layer.name}' was removed while it was run; the run was stopped.",
+                "warning",
+                "",
+            )
+
+    def _on_step(self) -> None:
+        self._gates.show_time(self._image.time_on_display() - self._first_time)
+
+    def _on_drawn(self) -> None:
+        if self._image.region.value == "box":
+            self._on_choice()
+
+    def _on_choice(self) -> None:
+        self._said = None
+        self.refresh()
+        self.save_choices()
+
+    def _select(self, layer: Any) -> None:
+        if layer in self._viewer.layers:
+            self._viewer.layers.selection.active = layer
+
+    def _show_oblique(self, on: bool) -> None:
+        with self.results.unmarked():
+            show_oblique(self._viewer, self._image.layer, on)
+
+    # --- helpers --------------------------------------------------------------------------------
+
+    def _say(self, text: str, role: str = "dim") -> None:
+        """Say something until the next choice; an empty text takes back what was said."""
+        self._said = (text, role, "") if text else None
+        if self._run is None and text:
+            self._foot.say(text, role)
+
+    def _volume(self) -> tuple[Volume | None, str]:
+        try:
+            return self._image.volume(), ""
+        except InputError as error:
+            return None, str(error)
+
+
+def where(answer: Answer) -> str:
+    """Device, precision and plan of a run, of its provenance."""
+    about = answer.predictions[0].provenance
+    words = [str(about.get(key, "")) for key in ("device", "precision", "plan")]
+    return ", ".join(word for word in words if word)

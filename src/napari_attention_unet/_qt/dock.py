@@ -1,0 +1,165 @@
+"""The dock widget *Attention U-Net*: an image, a model, Run, and where every gate looked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeySequence, QShortcut
+from qtpy.QtWidgets import QFrame, QLineEdit, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from .advanced_part import AdvancedPart
+from .choices import load
+from .controller import Controller
+from .files import local_files
+from .form import rule
+from .gates_part import GatesPart
+from .image_part import ImagePart
+from .model_part import ModelPart
+from .run_part import RunPart
+from .style import palette, set_property, stylesheet
+from .view_part import ViewPart
+
+WIDTH = 352
+
+
+class AttentionUNetPanel(QWidget):
+    """Lays out the parts, follows napari's theme, takes dropped files.
+
+    Parameters
+    ----------
+    napari_viewer : napari viewer
+        Which it serves. napari passes a proxy of it that hands out raw layers here and proxies
+        there, so that one layer would be two; the panel unwraps it and keeps to public names.
+
+    Attributes
+    ----------
+    image, model, advanced, view, gates, foot : QWidget
+        Its parts.
+    controller : Controller
+        Connects them.
+    """
+
+    _docked = False  # of the class: Qt sends events before __init__ is through
+    _closed = False
+
+    def __init__(self, napari_viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        viewer = getattr(napari_viewer, "__wrapped__", napari_viewer)
+        self.setObjectName("attention_unet")
+        self.setAcceptDrops(True)
+        # else napari puts a stretch beneath it
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self._viewer = viewer
+        choices = load()
+        self.image = ImagePart(viewer, choices)
+        self.model = ModelPart(choices)
+        self.advanced = AdvancedPart(choices)
+        self.view = ViewPart(viewer, choices.letters)
+        self.gates = GatesPart(choices.scaling)
+        self.foot = RunPart(choices.replace)
+        self._lay_out()
+        self._follow_theme()
+        self.controller = Controller(self, viewer)
+        viewer.events.theme.connect(self._follow_theme)
+        for keys, slot in (
+            ("Ctrl+Return", self.controller.run),
+            ("Ctrl+Enter", self.controller.run),
+            ("Escape", self.controller.cancel),
+        ):
+            shortcut = QShortcut(QKeySequence(keys), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(slot)
+        for line in self.findChildren(QLineEdit):  # they would take a dropped file as text
+            line.setAcceptDrops(False)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Width of a dock that leaves room for the image."""
+        return QSize(WIDTH, 640)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """The narrowest at which nothing is cut off."""
+        return QSize(WIDTH - 20, 300)
+
+    def close_panel(self) -> None:
+        """Stop what runs and let go of the viewer; the panel is of no more use."""
+        if not self._closed:
+            self._closed = True
+            self._viewer.events.theme.disconnect(self._follow_theme)
+            self.controller.close()
+
+    def event(self, event: QEvent | None) -> bool:
+        """Close when napari takes the panel out of its dock, or deletes it."""
+        if event is not None and not self._closed:
+            if event.type() == QEvent.Type.ParentChange:
+                if self._docked and self.parent() is None:
+                    self.close_panel()
+                    self.deleteLater()
+                self._docked = self.parent() is not None
+            elif event.type() == QEvent.Type.DeferredDelete:
+                self.close_panel()
+        return super().event(event)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
+        """Take files."""
+        if event is not None and local_files(event.mimeData()):
+            event.acceptProposedAction()
+            set_property(self._frame, "dropping", "true")
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent | None) -> None:  # noqa: N802
+        """The files went elsewhere."""
+        set_property(self._frame, "dropping", "false")
+
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802
+        """Open volumes, choose a checkpoint."""
+        set_property(self._frame, "dropping", "false")
+        if event is not None:
+            paths = local_files(event.mimeData())
+            if paths:
+                event.acceptProposedAction()
+                self.controller.drops.open(paths)
+
+    def _lay_out(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(10, 6, 8, 6)
+        column.setSpacing(8)
+        for widget in (
+            self.image,
+            rule(),
+            self.model,
+            self.advanced,
+            rule(),
+            self.view,
+            rule(),
+            self.gates,
+        ):
+            column.addWidget(widget)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(content)
+        foot = QWidget()
+        below = QVBoxLayout(foot)
+        below.setContentsMargins(10, 6, 10, 6)
+        below.setSpacing(6)
+        below.addWidget(rule())
+        below.addWidget(self.foot)
+        self._frame = QFrame()
+        self._frame.setObjectName("drop_frame")
+        inner = QVBoxLayout(self._frame)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setSpacing(0)
+        inner.addWidget(scroll, 1)
+        inner.addWidget(foot)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self._frame)
+
+    def _follow_theme(self, event: object = None) -> None:
+        theme = self._viewer.theme
+        self.setStyleSheet(stylesheet(theme))
+        self.gates.set_palette(palette(theme))

@@ -1,0 +1,96 @@
+"""Files dropped on the panel: volumes are read on a worker thread, checkpoints are chosen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Layer
+from qtpy.QtCore import QMimeData, QObject, Signal
+
+from napari_attention_unet.io.napari_reader import LayerData, read_layers
+
+from .models import CHECKPOINT_ENDINGS
+from .worker import explain, start_worker
+
+VOLUME_ENDINGS = (".tif", ".tiff", ".nii", ".nii.gz")
+
+
+def local_files(mime: QMimeData | None) -> list[str]:
+    """Paths of the local files that are being dragged."""
+    if mime is None or not mime.hasUrls():
+        return []
+    return [url.toLocalFile() for url in mime.urls() if url.isLocalFile()]
+
+
+def kind_of(path: str) -> str:
+    """``"volume"``, ``"checkpoint"`` or ``""``, by the file's ending."""
+    name = Path(path).name.lower()
+    if name.endswith(VOLUME_ENDINGS):
+        return "volume"
+    return "checkpoint" if name.endswith(CHECKPOINT_ENDINGS) else ""
+
+
+def unknown(paths: Sequence[str]) -> str:
+    """Why these files cannot be used."""
+    names = ", ".join(f"'{Path(path).name}'" for path in paths)
+    return (
+        f"{names}: neither a volume ({', '.join(VOLUME_ENDINGS)}) nor a checkpoint "
+        f"({', '.join(CHECKPOINT_ENDINGS[:4])})."
+    )
+
+
+class Drops(QObject):
+    """Opens dropped files: volumes are read on a worker thread and added to the viewer."""
+
+    said = Signal(str, str)  #: a sentence and its role, as `RunPart.say` takes them
+    checkpoint = Signal(str)  #: path of a checkpoint
+
+    def __init__(self, viewer: Any, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._stop = threading.Event()
+
+    def open(self, paths: Sequence[str]) -> None:
+        """Open volumes, hand on checkpoints, and say what is neither."""
+        for path in paths:
+            name = Path(path).name
+            if kind_of(path) == "volume":
+                self.said.emit(f"Opening {name} …", "dim")
+                worker = start_worker(f"Attention U-Net: opening {name}", _read, path, self._stop)
+                worker.returned.connect(self._on_read)
+                worker.start()
+            elif kind_of(path) == "checkpoint":
+                self.checkpoint.emit(path)
+        strange = [path for path in paths if not kind_of(path)]
+        if strange:
+            self.said.emit(unknown(strange), "error")
+
+    def close(self) -> None:
+        """Drop whatever is still to come."""
+        self._stop.set()
+
+    def _on_read(self, answer: tuple[list[LayerData], str]) -> None:
+        if self._stop.is_set():
+            return
+        data, error = answer
+        try:
+            layers = [Layer.create(*each) for each in data]
+        except Exception as refusal:  # napari refuses what it cannot show
+            error = f"napari cannot show this file: {refusal}"
+        if error:
+            self.said.emit(error, "error")
+            return
+        self.said.emit("", "dim")
+        for layer in layers:
+            self._viewer.add_layer(layer)
+
+
+def _read(path: str, stop: threading.Event) -> Generator[None, None, tuple[list[LayerData], str]]:
+    yield
+    try:
+        return read_layers(path), ""
+    except Exception as error:  # whatever it is, the panel says it
+        return [], explain(error)[0]

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_attention_unet.models import ClassInfo, ModelCard, save_checkpoint
+from napari_attention_unet.models.attention_unet_3d import AttentionUNet3D
+
+CLASSES = (
+    ClassInfo("background", "#000000"),
+    ClassInfo("core", "#ff8000"),
+    ClassInfo("shell", "#0080ff"),
+)
+
+
+def make_checkpoint(path: Path, in_channels: int = 1, channel_names: tuple[str, ...] = ()) -> Path:
+    """A narrow untrained network of the blog's kind with two levels and two gates."""
+    arguments = {"in_channels": in_channels, "out_channels": 3, "widths": [3, 4], "center": 5}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = AttentionUNet3D(**arguments)
+        for module in network.modules():  # spread the gates: an untrained sigmoid sits at 0.5
+            if isinstance(module, torch.nn.BatchNorm3d):
+                torch.nn.init.normal_(module.weight, 1.5, 0.5)
+                torch.nn.init.normal_(module.bias, 0, 0.5)
+    card = ModelCard(
+        name=path.stem,
+        architecture="AttentionUNet3D",
+        arguments=arguments,
+        in_channels=in_channels,
+        channel_names=channel_names,
+        classes=CLASSES,
+    )
+    return save_checkpoint(path, network, card)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small.safetensors")
+
+
+@pytest.fixture(scope="session")
+def two_channel_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return make_checkpoint(folder / "two.safetensors", 2, ("t1", "flair"))
+
+
+@pytest.fixture
+def blob() -> np.ndarray:
+    """A bright ball in noise, shape (20, 24, 28)."""
+    rng = np.random.default_rng(1)
+    z, y, x = np.ogrid[:20, :24, :28]
+    ball = (z - 10) ** 2 + (y - 12) ** 2 + (x - 14) ** 2 < 49
+    return (rng.normal(100, 10, ball.shape) + 200 * ball).astype(np.float32)
