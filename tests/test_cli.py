@@ -151,7 +151,7 @@ def test_an_unusable_file_does_not_stop_the_others(run, checkpoint: str, tmp_pat
     [
         (["--spacing", "1,2"], r"--spacing is '1,2'; three numbers"),
         (["--spacing", "1,2,mm"], r"three numbers are needed"),
-        (["--save", "mask,heat"], r"--save .* heat, mask cannot be saved"),
+        (["--save", "mask,heat"], r"heat"),
         (["-m", "no-such.pth"], r"no file 'no-such\.pth'"),
         (["--device", "abacus"], r"abacus"),
         (["--memory", "-1"], r"memory"),

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from napari_attention_unet.io.save import Format
+    from napari_attention_unet.model import Model
     from napari_attention_unet.models.card import ModelCard
-    from napari_attention_unet.predict import Model
     from napari_attention_unet.prediction import Prediction
+    from napari_attention_unet.settings import Settings
     from napari_attention_unet.volume import Vec3
 
 PROGRAM = "napari-attention-unet"
@@ -74,8 +75,8 @@ def predict(
         "auto"
     ),
     plan: Annotated[
-        Literal["auto", "whole", "stream", "tiles"],
-        typer.Option(help="How a volume is run; auto takes the exact way that fits the memory."),
+        Literal["auto", "whole", "tiles"],
+        typer.Option(help="How a volume is run; auto takes what fits the memory."),
     ] = "auto",
     memory: Annotated[
         float | None, typer.Option(metavar="GIB", help="Memory that may be used.")
@@ -98,17 +99,18 @@ def predict(
     Prints the folder of each volume's results once they are complete. A volume that cannot be
     used is named on standard error, and the others are done all the same.
     """
-    options = {
-        "device": device,
-        "precision": precision,
-        "plan": plan,
-        "memory": memory,
-        "spacing": _voxel_size(spacing),
-        "outputs": ("mask", *_extra_outputs(save)),
-    }
     from napari_attention_unet.io.save import SUMMARY
-    from napari_attention_unet.predict import load_model
+    from napari_attention_unet.model import load_model
+    from napari_attention_unet.settings import Settings
 
+    settings = Settings(
+        spacing=_voxel_size(spacing),
+        device=device,
+        precision=precision,
+        plan=plan,
+        outputs=("mask", *_names(save)),
+        memory=memory,
+    )
     loaded = load_model(model)
     failed = False
     for path, folder in zip(volumes, _folders(volumes, output), strict=True):
@@ -117,7 +119,7 @@ def predict(
                 raise InputError(
                     f"'{folder}' has results already. Choose another --output, or add --overwrite."
                 )
-            _predict_file(loaded, path, folder, file_format, options)
+            _predict_file(loaded, path, folder, file_format, settings)
         except AttentionUNetError as error:
             _complain(error, path)
             failed = True
@@ -128,7 +130,7 @@ def predict(
 
 
 def _predict_file(
-    model: Model, path: Path, folder: Path, file_format: Format, options: dict[str, Any]
+    model: Model, path: Path, folder: Path, file_format: Format, settings: Settings
 ) -> None:
     from napari_attention_unet import io
     from napari_attention_unet.predict import predict_steps
@@ -138,7 +140,7 @@ def _predict_file(
     with _progress_bar() as bar:
         task = bar.add_task(path.name, total=len(volumes), message="")
         for index, volume in enumerate(volumes):
-            for step in predict_steps(model, volume, **options):
+            for step in predict_steps(model, volume, settings):
                 bar.update(task, completed=index + step.done / step.total, message=step.message)
                 if step.prediction is not None:
                     predictions.append(step.prediction)
@@ -174,14 +176,8 @@ def _voxel_size(text: str | None) -> Vec3 | None:
     return z, y, x
 
 
-def _extra_outputs(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if unknown := set(names) - {"probabilities", "logits"}:
-        raise InputError(
-            f"--save is '{text}'; {', '.join(sorted(unknown))} cannot be saved, "
-            "probabilities and logits can. Mask and gates always are."
-        )
-    return names
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 @contextmanager
@@ -224,7 +220,7 @@ def models(
         else:
             _print(_models_table(cards))
         return
-    from napari_attention_unet.predict import load_model
+    from napari_attention_unet.model import load_model
 
     model = load_model(checkpoint)
     if as_json:
