@@ -1,7 +1,7 @@
 """The bundled model ``brain-t1``: a T1 head to grey matter, white matter and CSF.
 
 Run ``python -m napari_attention_unet.training.brain_t1``. It fetches the heads, trains for about
-an hour and a quarter on two cores, and leaves ``brain-t1.safetensors`` in the output folder with
+an hour on two cores, and leaves ``brain-t1.safetensors`` in the output folder with
 checkpoints of the way there under ``history/``. Interrupted, the same command goes on where it
 stopped; with a smaller ``--steps`` it cools down and ends there.
 """

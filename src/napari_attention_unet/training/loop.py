@@ -43,7 +43,7 @@ class Recipe:
         Of the weights, and with the step number of each step's view.
     """
 
-    steps: int = 3000
+    steps: int = 2200
     cooldown: float = 0.3
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4

