@@ -102,6 +102,8 @@ def _no_thread_left():
             thread
             for thread in set(threading.enumerate()) - before
             if not thread.name.startswith(_LASTING_THREADS)
+            # threads that Python did not start: those of Qt's pool, which `_no_qt_left` watches
+            and not isinstance(thread, threading._DummyThread)
         ]
 
     yield
