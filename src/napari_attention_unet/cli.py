@@ -255,11 +255,15 @@ def _as_json(value: Any) -> str:
 def _models_table(cards: Sequence[ModelCard]) -> Table:
     from rich.table import Table
 
-    table = Table("Model", "Architecture", "Classes", "Voxel size", "About", box=None)
+    table = Table(box=None)
+    for heading in ("Model", "Classes", "Voxel size"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("About")
     for card in cards:
         size = "any" if card.voxel_size is None else f"{_times(card.voxel_size)} {card.units}"
-        classes = ", ".join(c.name for c in card.classes[1:])
-        table.add_row(card.name, card.architecture, classes, size, card.description)
+        table.add_row(
+            card.name, "\n".join(c.name for c in card.classes[1:]), size, card.description
+        )
     return table
 
 
@@ -267,6 +271,8 @@ def _facts_table(facts: dict[str, Any]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in facts.items():
         if value not in (None, "", [], {}, ()):
             table.add_row(key.replace("_", " "), _readable(value))
