@@ -7,7 +7,7 @@ one-channel map that is multiplied so, such as a tanh or ``1 + sigmoid``, is a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .geometry import as_grid, lines
@@ -77,9 +77,12 @@ def _gate(graph: Graph, product: Node, mask: str, features: str) -> _Found | Non
         if before not in graph.nodes:
             break
         node = graph.nodes[before]
-    if coefficients is None or before == graph.input or not _depends_on_input(graph, node):
+    if coefficients is None or before == graph.input:
         return None
     kind = _kind(graph, node)
+    causes = set(_causes(graph, node.name))
+    if graph.input not in causes or (kind == "candidate" and not _learned(graph, causes)):
+        return None
     if kind == "sigmoid" and _is_of_features_alone(graph, node, features):
         kind = "squeeze-excitation"
     return _Found(node, coefficients, features, product, kind)
@@ -102,14 +105,19 @@ def _kind(graph: Graph, node: Node) -> str:
     return "candidate"
 
 
-def _depends_on_input(graph: Graph, node: Node) -> bool:
-    return any(name == graph.input for name in _causes(graph, [node.name]))
+def _learned(graph: Graph, causes: set[str]) -> bool:
+    """Whether parameters have a part in it; a resampled image is no gate."""
+    return any(
+        name in graph.constants
+        for cause in causes & graph.nodes.keys()
+        for name in graph.nodes[cause].inputs
+    )
 
 
-def _causes(graph: Graph, names: Iterable[str], without: str = "") -> Iterator[str]:
-    """Everything that leads to the named values, not going beyond `without`."""
+def _causes(graph: Graph, name: str, without: str = "") -> Iterator[str]:
+    """Everything that leads to a value, constants excepted, not going beyond `without`."""
     seen: set[str] = set()
-    waiting = list(names)
+    waiting = [name]
     while waiting:
         name = waiting.pop()
         if name in seen or name in graph.constants:
@@ -127,10 +135,15 @@ def _is_of_features_alone(graph: Graph, node: Node, features: str) -> bool:
     has none. In a U-Net both follow from the skip alone, so the grid on the way tells them apart.
     """
     grid = graph.nodes[features].shape[2:]
-    for name in _causes(graph, [node.name], without=features):
+    for name in _causes(graph, node.name, without=features):
         if name == graph.input or graph.nodes[name].shape[2:] != grid:
             return False
     return True
+
+
+def _ambiguous(name: str, path: list[str], names: list[str], paths: list[list[str]]) -> bool:
+    """Whether another module has the same name so far."""
+    return any(other == name and beyond != path for other, beyond in zip(names, paths, strict=True))
 
 
 def _names(found: list[_Found]) -> list[str]:
@@ -146,7 +159,7 @@ def _names(found: list[_Found]) -> list[str]:
     while True:
         names = [".".join(path[:n]) for path, n in zip(paths, lengths, strict=True)]
         longer = [
-            n + 1 if names.count(name) > 1 and n < len(path) else n
+            n + 1 if n < len(path) and _ambiguous(name, path, names, paths) else n
             for name, path, n in zip(names, paths, lengths, strict=True)
         ]
         if longer == lengths:

@@ -23,9 +23,9 @@ from napari_attention_unet.graph.operations import (
     Geometry,
     GroupNormalization,
     Kernel,
-    MaxPooling,
     Operation,
     Pointwise,
+    Pooling,
     Resize,
     ScaleShift,
     TransposedConvolution,
@@ -141,6 +141,7 @@ class _Lowering:
             "instance_norm": self._group_norm,
             "group_norm": self._group_norm,
             "max_pool3d": self._max_pool,
+            "avg_pool3d": self._mean_pool,
             "upsample_nearest3d": self._resize,
             "_upsample_nearest_exact3d": self._resize,
             "upsample_trilinear3d": self._resize,
@@ -166,8 +167,10 @@ class _Lowering:
             _shape3(extra),
         )  # fmt: skip
         extents = [geometry.extent(axis) for axis in range(3)]
-        if transposed and any(e > p for e, p in zip(extra, padding, strict=True)):
-            return None  # output beyond the reach of any input
+        if transposed and any(
+            e > p or n < s for e, p, n, s in zip(extra, padding, extents, stride, strict=True)
+        ):
+            return None  # output that no input reaches
         if any(p >= e for p, e in zip(padding, extents, strict=True)):
             return None  # output of nothing but padding
         exact = node.name in self.exact
@@ -264,7 +267,14 @@ class _Lowering:
     def _max_pool(self, node: Node) -> Operation | None:
         source, kernel, stride, padding, dilation, ceil_mode = node.args
         geometry = Geometry(_shape3(kernel), _shape3(stride), _shape3(padding), _shape3(dilation))
-        return MaxPooling(node.name, (source.name,), self._dtype(node), geometry, ceil_mode)
+        return Pooling(node.name, (source.name,), self._dtype(node), geometry, ceil_mode=ceil_mode)
+
+    def _mean_pool(self, node: Node) -> Operation | None:
+        source, kernel, stride, padding, ceil_mode, with_padding, divisor = node.args
+        if ceil_mode or divisor or (any(padding) and not with_padding):
+            return None
+        geometry = Geometry(_shape3(kernel), _shape3(stride), _shape3(padding), (1, 1, 1))
+        return Pooling(node.name, (source.name,), self._dtype(node), geometry, mean=True)
 
     def _resize(self, node: Node) -> Operation | None:
         source, *middle, factors = node.args

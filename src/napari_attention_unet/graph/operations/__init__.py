@@ -7,7 +7,7 @@ alike. Values are tensors (1, channel, z, y, x).
 """
 
 from .base import Operation, Pointwise, Range, Whole, Window
-from .convolution import Convolution, MaxPooling, TransposedConvolution
+from .convolution import Convolution, Pooling, TransposedConvolution
 from .kernels import Activation, Geometry, Kernel, choose
 from .normalization import GroupNormalization, Moments, ScaleShift
 from .resize import Resize
@@ -18,10 +18,10 @@ __all__ = [
     "Geometry",
     "GroupNormalization",
     "Kernel",
-    "MaxPooling",
     "Moments",
     "Operation",
     "Pointwise",
+    "Pooling",
     "Range",
     "Resize",
     "ScaleShift",

@@ -87,25 +87,39 @@ class TransposedConvolution(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class MaxPooling(Operation):
-    """Maximum over a window."""
+class Pooling(Operation):
+    """Maximum or mean over a window.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Of the windows.
+    mean : bool
+        The mean, over the padding's zeros as well; otherwise the maximum, which the padding never
+        is.
+    ceil_mode : bool
+        Whether windows may reach over the end, for the maximum alone.
+    """
 
     geometry: Geometry
-    ceil_mode: bool
+    mean: bool = False
+    ceil_mode: bool = False
 
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
-        """What the kernels cover, without the padding."""
+        """What the windows cover, without the padding."""
         low, high = self.geometry.window(axis, start, stop)
         return [(max(low, 0), min(high, sizes[0]))]
 
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
-        """Padding at the true ends of the volume never wins."""
+        """Padding is put at the true ends of the volume alone."""
         x, g = self.cast(pieces[0]), self.geometry
         low, high = g.window(0, window.start, window.stop)
         ends = (max(0, -low), max(0, high - window.depths[0]))
         if any(ends):
-            x = F.pad(x, (0, 0, 0, 0, *ends), value=float("-inf"))
+            x = F.pad(x, (0, 0, 0, 0, *ends), value=0.0 if self.mean else float("-inf"))
         padding = (0, g.padding[1], g.padding[2])
+        if self.mean:
+            return F.avg_pool3d(x, g.kernel, g.stride, padding)
         return F.max_pool3d(x, g.kernel, g.stride, padding, g.dilation, self.ceil_mode)
