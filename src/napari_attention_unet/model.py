@@ -17,6 +17,7 @@ from napari_attention_unet.graph.lower import Program, lower
 from napari_attention_unet.graph.trace import trace
 from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
 from napari_attention_unet.models.card import ClassInfo
+from napari_attention_unet.models.families import AXES, FAMILIES
 from napari_attention_unet.volume import Shape3
 
 
@@ -35,7 +36,7 @@ class Model:
     """
 
     card: ModelCard
-    graph: Graph
+    graph: Graph = field(repr=False)
     sha256: str
     _lowered: dict[tuple[str, torch.dtype], Program] = field(default_factory=dict, repr=False)
     _lock: Lock = field(default_factory=Lock, repr=False)
@@ -97,18 +98,23 @@ def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
         whose forward takes (1, channel, z, y, x); it is used in evaluation mode.
     **card
         Fields of `ModelCard` to state, or to use instead of what the checkpoint says, e.g.
-        ``voxel_size=(2, 1, 1)`` or ``activation="sigmoid"``.
+        ``voxel_size=(2, 1, 1)`` or ``activation="sigmoid"``. For a checkpoint also what the names
+        and shapes of its tensors do not say, e.g. ``strides=(2, 2, 1)`` or
+        ``align_corners=True``; the card's assumptions name what there is to choose.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be opened, or its card does not fit its network.
+        If the file cannot be opened, its card does not fit its network, or an option is not one
+        of its network.
     GraphError
         If the network cannot be turned into a graph.
     InputError
         If a field is not one of the card's.
     """
     known = {f.name for f in fields(ModelCard)}
+    options = {} if isinstance(source, nn.Module) else _options(card)
+    card = {name: value for name, value in card.items() if name not in options}
     if unknown := set(card) - known:
         raise InputError(
             f"A model card has no {', '.join(sorted(unknown))}; its fields are "
@@ -119,13 +125,19 @@ def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
         stated = {**_assumed(source, graph), **card}
         made, digest = ModelCard(**stated), _digest(source)
     else:
-        module, found, digest = open_checkpoint(source)
+        module, found, digest = open_checkpoint(source, **options)
         made = replace(found, **card)
         graph = trace(module, made.in_channels)
     classes = made.classes or default_classes(max(2, graph.out_channels))
     made = replace(made, classes=tuple(classes), in_channels=graph.in_channels)
     _check_classes(made, graph)
     return Model(made, graph, digest)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    """Those that concern the network of a checkpoint, rather than its card."""
+    names = {AXES.name} | {option.name for family in FAMILIES for option in family.options}
+    return {name: value for name, value in given.items() if name in names}
 
 
 def _assumed(module: nn.Module, graph: Graph) -> dict[str, Any]:

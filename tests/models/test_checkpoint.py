@@ -293,8 +293,11 @@ def test_nothing_in_a_file_runs(tmp_path, net, writer):
         path.write_bytes(pickle.dumps({"args": _Runs(trap)}))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=writer == "zip")
-    with pytest.raises(CheckpointError, match=r"more than tensors|damaged"):
-        open_checkpoint(path)
+    if writer == "pickle":
+        with pytest.raises(CheckpointError, match="holds no state_dict but the entries args"):
+            open_checkpoint(path)
+    else:  # the tensors are taken, and what came with them is not run
+        same_output(open_checkpoint(path)[0], net, rtol=0, atol=0)
     assert not trap.exists()
 
 

@@ -47,6 +47,8 @@ class Watched:
     """Notes every import, execution or system call of this process while it is open."""
 
     def __enter__(self) -> list[str]:
+        for codec in ("cp437", "raw_unicode_escape"):  # which Python itself imports when first used
+            b"".decode(codec)
         _seen.clear()
         _watching[0] = True
         return _seen

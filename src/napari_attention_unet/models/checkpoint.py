@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from .families import Built
+
 #: Key of the model card in the metadata of a safetensors file.
 CARD_KEY = "attention_unet_card"
 #: Names under which training scripts put the state_dict.
@@ -26,13 +28,17 @@ WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 _WORKS = "A checkpoint is a safetensors file, or a state_dict that torch.save wrote."
 
 
-def open_checkpoint(path_or_name: str | Path) -> tuple[nn.Module, ModelCard, str]:
+def open_checkpoint(path_or_name: str | Path, **options: Any) -> tuple[nn.Module, ModelCard, str]:
     """Open a checkpoint without running anything in it.
 
     Parameters
     ----------
     path_or_name : str or Path
         A file, or the name of a bundled model such as ``"brain-t1"``.
+    **options
+        What the names and shapes of its tensors do not say, such as ``strides`` or
+        ``align_corners``; see the families of `napari_attention_unet.models.families`. They
+        win over the card.
 
     Returns
     -------
@@ -47,31 +53,58 @@ def open_checkpoint(path_or_name: str | Path) -> tuple[nn.Module, ModelCard, str
     Raises
     ------
     CheckpointError
-        If there is no such file, or it is not a checkpoint of a known network.
+        If there is no such file, it is not a checkpoint of a known network, or an option is
+        not one of that network.
     """
-    from .recognise import ARCHITECTURES, rebuild, recognise
+    from .families import FAMILIES
+    from .recognise import nearest, recognise
 
     path = resolve(path_or_name)
-    state = read_state(path)
+    contents = read_contents(path)
+    state = contents.state
     found = recognise(state)
     if found is None:
-        names = ", ".join(a.name for a in ARCHITECTURES)
+        names = ", ".join(family.name for family in FAMILIES)
         some = ", ".join(list(state)[:3])
         raise CheckpointError(
             f"'{path.name}' holds {len(state)} tensors of a network that is not known; the first "
-            f"are {some}. Known networks: {names}."
+            f"are {some}. Known networks: {names}. {nearest(state)}"
         )
     card = read_card(path)
-    module = rebuild(found, card.arguments if card is not None else {})
+    told = card.arguments if card is not None else {}
+    names_of_options = ("axes", *(option.name for option in found.family.options))
+    stated = {name: told[name] for name in names_of_options if name in told}
+    built = found.family.build(found.state, contents.modules, **{**stated, **options})
     if card is None:
-        card = _guessed_card(path.stem, found.architecture.name, found.arguments)
-        card = replace(
-            card, assumptions=card.assumptions + found.architecture.unsaid(found.arguments)
-        )
-    return module, card, sha256(path)
+        card = _guessed_card(path.stem, built)
+        if found.left:
+            left = f"{len(found.left)} tensors beside the network were left out: {found.left[0]}"
+            card = replace(card, assumptions=(*card.assumptions, f"{left}, ..."))
+    return built.module, card, sha256(path)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    state : dict
+        Its tensors by name.
+    modules : dict
+        Plain attributes of each module by its path, where a whole model was pickled.
+    """
+
+    state: dict[str, Tensor]
+    modules: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name; see `read_contents`."""
+    return read_contents(path).state
+
+
+def read_contents(path: Path) -> Contents:
     """The tensors of a checkpoint by name, out of whatever wraps them.
 
     Parameters
@@ -87,9 +120,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     _check_is_file(path)
     kind = looks_like(path)
     if kind == "safetensors":
-        return _read_safetensors(path)
+        return Contents(_read_safetensors(path))
     if kind in ("torch", "pickle"):
-        return _unwrapped(_read_torch(path), path.name)
+        contents = _unwrapped(_read_torch(path), path.name)
+        _check_sizes(contents.state, path)
+        return contents
     if kind == "torchscript":
         kind = "a TorchScript program, which holds code"
     raise CheckpointError(f"'{path.name}' looks like {kind}. {_WORKS}")
@@ -186,13 +221,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Any:
     import torch
 
+    from .inert import check_archive, read_inert
+
+    check_archive(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"'{path.name}' holds more than tensors, and opening it could run code "
-            f"({_first_line(error)}). Save the weights alone: torch.save(model.state_dict(), ...)."
-        ) from error
+    except pickle.UnpicklingError:  # holds more than tensors: take those, and run nothing
+        return read_inert(path)
     except Exception as error:  # damaged files fail in many ways inside torch
         raise CheckpointError(
             f"'{path.name}' begins like a PyTorch checkpoint but is damaged or cut short "
@@ -200,42 +235,65 @@ def _read_torch(path: Path) -> Any:
         ) from error
 
 
-def _unwrapped(content: Any, name: str) -> dict[str, Tensor]:
+def _check_sizes(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that would grow far beyond their file when they are copied."""
+    from .inert import MAX_SHARED
+
+    total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if total > MAX_SHARED * path.stat().st_size:
+        raise CheckpointError(
+            f"'{path.name}' says {total} bytes of tensors, many times its own size, as no "
+            "checkpoint does. Copy or download it again."
+        )
+
+
+def _unwrapped(content: Any, name: str) -> Contents:
     """The state_dict inside what a training script saved."""
     import torch
 
+    from .inert import Inert, class_name, hyper_parameters, is_module, state_dict_of
+
     for _ in range(4):
+        if is_module(content):
+            return Contents(state_dict_of(content), hyper_parameters(content))
         if not isinstance(content, Mapping):
             break
         tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
-        inner = next((content[w] for w in WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        inner = next((content[w] for w in WRAPPERS if _is_wrapped(content.get(w))), None)
         if inner is None:
             if tensors:
-                return tensors
+                return Contents(tensors)
             break
         content = inner
     what = f"a {type(content).__name__}"
+    if isinstance(content, Inert):
+        what = f"an object of {class_name(content)}"
     if isinstance(content, Mapping):
         what = f"the entries {', '.join(map(str, list(content)[:5])) or '(none)'}"
     raise CheckpointError(f"'{name}' holds no state_dict but {what}. {_WORKS}")
 
 
-def _guessed_card(name: str, architecture: str, arguments: dict[str, Any]) -> ModelCard:
-    out = int(arguments["out_channels"])
-    classes: tuple[ClassInfo, ...] = default_classes(max(2, out))
-    activation = "sigmoid" if out == 1 else "softmax"
+def _is_wrapped(content: Any) -> bool:
+    from .inert import is_module
+
+    return isinstance(content, Mapping) or is_module(content)
+
+
+def _guessed_card(name: str, built: Built) -> ModelCard:
+    classes: tuple[ClassInfo, ...] = default_classes(max(2, built.out_channels))
     return ModelCard(
         name=name,
-        architecture=architecture,
-        arguments=arguments,
-        in_channels=int(arguments["in_channels"]),
+        architecture=built.family,
+        arguments={**built.arguments, **built.options},
+        in_channels=built.in_channels,
         classes=classes,
-        activation=activation,
+        activation=built.activation,
         assumptions=(
             "Intensities are z-scored over the whole volume; the file does not say.",
-            f"Outputs are logits, {activation} follows; the file does not say.",
+            f"Outputs are logits, {built.activation} follows; the file does not say.",
             "Any voxel size and orientation is taken as it comes; the file does not say.",
             "Classes have no names in the file.",
+            *built.assumptions,
         ),
     )
 

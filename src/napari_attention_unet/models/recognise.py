@@ -2,72 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from napari_attention_unet.errors import CheckpointError
-
-from .attention_unet_3d import AttentionUNet3D
-
-State = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A network that can be rebuilt from a state_dict.
-
-    Attributes
-    ----------
-    name : str
-        Name of the class.
-    build : callable
-        Makes the network from keyword arguments.
-    arguments : callable
-        What the shapes of a state_dict say of the arguments, or None where the names are not
-        those of this network.
-    unsaid : dict
-        Argument -> sentence on what is assumed of it because no shape tells.
-    """
-
-    name: str
-    build: Callable[..., nn.Module]
-    arguments: Callable[[State], dict[str, Any] | None]
-    unsaid: Callable[[dict[str, Any]], tuple[str, ...]] = lambda _: ()
-
-
-def _attention_unet_3d(state: State) -> dict[str, Any] | None:
-    convs = {
-        int(match[1]): tensor
-        for key, tensor in state.items()
-        if (match := re.fullmatch(r"encoder(\d+)\.encoder_block\.0\.weight", key))
-    }
-    center = state.get("center.center_block.0.weight")
-    final = state.get("final.final_block.6.weight")
-    if not convs or center is None or final is None or sorted(convs) != [*range(1, len(convs) + 1)]:
-        return None
-    return {
-        "in_channels": convs[1].shape[1],
-        "out_channels": final.shape[0],
-        "widths": [convs[level].shape[0] for level in sorted(convs)],
-        "center": center.shape[0],
-        "gate": "grid" if any(".theta." in key for key in state) else "skip",
-    }
-
-
-def _align_corners(arguments: dict[str, Any]) -> tuple[str, ...]:
-    if arguments.get("gate") != "grid" or "align_corners" in arguments:
-        return ()
-    return ("Gates interpolate with align_corners=False; the file does not say.",)
-
-
-ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture("AttentionUNet3D", AttentionUNet3D, _attention_unet_3d, _align_corners),
-)
+from .families import FAMILIES, Family
+from .families.family import State, listed
 
 
 @dataclass(frozen=True)
@@ -76,17 +14,17 @@ class Recognised:
 
     Attributes
     ----------
-    architecture : Architecture
+    family : Family
         The network.
-    arguments : dict
-        What the shapes say of its arguments.
     state : Mapping
         The state_dict, without prefixes of wrappers.
+    left : tuple of str
+        Keys of tensors beside the network, such as a loss's, that were left out.
     """
 
-    architecture: Architecture
-    arguments: dict[str, Any]
+    family: Family
     state: State
+    left: tuple[str, ...] = ()
 
 
 def recognise(state: State) -> Recognised | None:
@@ -94,64 +32,31 @@ def recognise(state: State) -> Recognised | None:
 
     Prefixes that wrappers put before every name (``module.``, ``_orig_mod.``, ...) are taken off
     one by one, but only while nothing is recognised: some networks have such names of their own.
+    Where names have several prefixes, as in a training module that holds a loss beside the
+    network, the one with most tensors is tried alone.
     """
+    left: tuple[str, ...] = ()
     while True:
-        for architecture in ARCHITECTURES:
-            arguments = architecture.arguments(state)
-            if arguments is not None:
-                return Recognised(architecture, arguments, state)
-        heads = {key.partition(".")[0] for key in state if "." in key}
-        if len(heads) != 1 or any("." not in key for key in state):
+        for family in FAMILIES:
+            if family.matches(state):
+                return Recognised(family, state, left)
+        heads = [key.partition(".")[0] for key in state if "." in key]
+        if not heads:
             return None
-        (head,) = heads
-        state = {key[len(head) + 1 :]: tensor for key, tensor in state.items()}
+        head = max(dict.fromkeys(heads), key=heads.count)
+        left += tuple(key for key in state if not key.startswith(f"{head}."))
+        inner = {k[len(head) + 1 :]: t for k, t in state.items() if k.startswith(f"{head}.")}
+        state = inner
 
 
-def rebuild(found: Recognised, options: Mapping[str, Any]) -> nn.Module:
-    """Build the network and load its weights strictly, in float32 and evaluation mode.
-
-    Parameters
-    ----------
-    found : Recognised
-        What to build.
-    options : Mapping
-        Arguments that no shape tells, such as ``align_corners``.
-
-    Raises
-    ------
-    CheckpointError
-        If names or shapes differ; the first ones are named.
-    """
-    name = found.architecture.name
-    try:
-        # No memory is taken before the shapes are known to agree.
-        with torch.device("meta"):
-            module = found.architecture.build(**{**options, **found.arguments})
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{name} cannot be built as the checkpoint says: {error}.") from error
-    expected = module.state_dict()
-    state = {
-        key: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-        for key, tensor in found.state.items()
-    }
-    for key, tensor in expected.items():
-        if key.endswith(".num_batches_tracked"):  # counts batches of training; old files lack it
-            state.setdefault(key, torch.zeros(tensor.shape, dtype=tensor.dtype))
-    missing = [key for key in expected if key not in state]
-    spare = [key for key in state if key not in expected]
-    other = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    if missing or spare or other:
-        parts = [
-            f"{what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-            for what, keys in (("missing", missing), ("not known", spare), ("other shape", other))
-            if keys
-        ]
-        raise CheckpointError(
-            f"The checkpoint looks like {name}, but its tensors differ; {'; '.join(parts)}."
-        )
-    module.load_state_dict(state, strict=True, assign=True)
-    return module.eval().requires_grad_(False)
+def nearest(state: State) -> str:
+    """What a state_dict that is not recognised is most like, and where it differs, for an error."""
+    candidates = [state]
+    heads = {key.partition(".")[0] for key in state}
+    if len(heads) == 1:  # the prefix of a wrapper
+        candidates.append({key.partition(".")[2]: tensor for key, tensor in state.items()})
+    tried = [(family.likeness(s), family, s) for s in candidates for family in FAMILIES]
+    likeness, family, closest = max(tried, key=lambda item: item[0])
+    if not likeness:
+        return "It is like none of them."
+    return f"It is most like {family.name}; {listed(family.differences(closest))}."

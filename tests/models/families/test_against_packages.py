@@ -62,7 +62,7 @@ def test_monai_strides_of_the_wrong_number_are_refused():
         ({"start_filts": 6, "activation": "prelu", "full_norm": False}, {}),
         (
             {"start_filts": 8, "normalization": "group4", "activation": "leaky"},
-            {"groups": 4, "activation": "leaky"},
+            {"groups": 4, "nonlinearity": "leaky"},
         ),
         (
             {"start_filts": 6, "up_mode": "resizeconv_linear", "planar_blocks": (0,)},

@@ -85,11 +85,7 @@ def reference(name: str) -> dict[str, Tensor]:
 def test_what_the_keys_do_not_say_is_stated_unless_chosen():
     state = reference("oktay_single")
     assumed = build(state)
-    assert assumed.options == {
-        "align_corners": False,
-        "gate_mode": "concatenation",
-        "axes": "zyx",
-    }
+    assert assumed.options == {"align_corners": False, "gate_mode": "concatenation"}
     text = " ".join(assumed.assumptions)
     assert all(word in text for word in ("axes=", "align_corners=", "gate_mode="))
     chosen = build(state, align_corners=True, gate_mode="concatenation_residual", axes="zyx")
@@ -123,9 +119,9 @@ def test_a_family_loads_strictly_and_names_what_differs():
     with pytest.raises(CheckpointError) as caught:
         build(state)
     text = str(caught.value)
-    assert "lacks center.conv2.1.running_var" in text
-    assert "has extra.weight" in text
-    assert "dsv1.weight is (9, 9, 1, 1, 1) instead of" in text
+    assert "missing: center.conv2.1.running_var;" in text
+    assert "not known: extra.weight;" in text
+    assert "other shape: dsv1.weight (9, 9, 1, 1, 1) instead of" in text
     assert "unet_CT_multi_att_dsv_3D" in text
 
 

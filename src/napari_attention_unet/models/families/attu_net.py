@@ -142,6 +142,7 @@ _OPTIONS = (
         ("nearest", "trilinear", "trilinear-aligned"),
         "Up-sampling was taken to repeat the nearest sample (upsample='nearest'), as in the "
         "original; some copies use upsample='trilinear'.",
+        hint=("Upsample", "mode"),
     ),
 )
 _COMMON = (r"Conv1\.conv\.3\.weight", r"Up2\.up\.1\.weight", r"Conv(_1x1)?\.weight")

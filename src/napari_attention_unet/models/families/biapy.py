@@ -38,7 +38,7 @@ class ConvBlock(nn.Module):
     ----------
     channels, out, kernel
         Of the convolutions.
-    norm, activation : str
+    norm, nonlinearity : str
         See `AttentionUNet`.
     layers : int
         Number of convolutions; more than one are nested.
@@ -52,7 +52,7 @@ class ConvBlock(nn.Module):
         out: int,
         kernel: Size3,
         norm: str,
-        activation: str,
+        nonlinearity: str,
         layers: int = 1,
         first: bool = False,
     ) -> None:
@@ -60,9 +60,9 @@ class ConvBlock(nn.Module):
         inner: list[nn.Module]
         if layers > 1:
             widths = [channels] + [out] * (layers - 1)
-            inner = [ConvBlock(c, out, kernel, norm, activation, 1, first) for c in widths]
+            inner = [ConvBlock(c, out, kernel, norm, nonlinearity, 1, first) for c in widths]
         else:
-            around = [*_norm(norm, channels if first else out), _ACTIVATIONS[activation]()]
+            around = [*_norm(norm, channels if first else out), _ACTIVATIONS[nonlinearity]()]
             one = conv(channels, out, kernel)
             inner = [*around, one] if first else [one, *around]
         self.block = nn.Sequential(*inner)
@@ -130,7 +130,7 @@ class AttentionUNet(nn.Module):
         Whether normalisation and activation precede each convolution.
     listed : bool
         Whether checkpoints name ``up_paths`` and ``heads``, or ``up_path`` and ``last_block``.
-    activation : str
+    nonlinearity : str
         ``"elu"``, ``"relu"``, ...
     """
 
@@ -150,13 +150,13 @@ class AttentionUNet(nn.Module):
         norm_x: bool = False,
         first: bool = False,
         listed: bool = True,
-        activation: str = "elu",
+        nonlinearity: str = "elu",
     ) -> None:
         super().__init__()
         self.listed, channels = listed, in_channels
 
         def block(channels: int, out: int, kernel: Size3, layers: int = 1) -> ConvBlock:
-            return ConvBlock(channels, out, kernel, norm, activation, layers, first)
+            return ConvBlock(channels, out, kernel, norm, nonlinearity, layers, first)
 
         if edge is not None:
             self.conv_in = block(channels, widths[0], edge)
@@ -180,7 +180,7 @@ class AttentionUNet(nn.Module):
                 else:
                     steps.append(nn.Upsample(scale_factor=factor, mode="trilinear"))
                     steps.append(nn.Conv3d(channels, out, 1))
-                steps += [*_norm(norm, out), _ACTIVATIONS[activation]()]
+                steps += [*_norm(norm, out), _ACTIVATIONS[nonlinearity]()]
                 path.append(
                     Up(
                         nn.Sequential(*steps),
@@ -297,10 +297,10 @@ BIAPY = Family(
     make=AttentionUNet,
     options=(
         Option(
-            "activation",
+            "nonlinearity",
             "elu",
             tuple(_ACTIVATIONS),
-            "The activation was taken to be ELU (activation='elu'), BiaPy's default.",
+            "The activation was taken to be ELU (nonlinearity='elu'), BiaPy's default.",
         ),
         Option(
             "norm",

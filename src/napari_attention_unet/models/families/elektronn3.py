@@ -64,12 +64,12 @@ class Down(nn.Module):
     """Two convolutions, each with normalisation and activation."""
 
     def __init__(
-        self, channels: int, out: int, kernel: Size3, norms: Sequence[nn.Module], activation: str
+        self, channels: int, out: int, kernel: Size3, norms: Sequence[nn.Module], nonlinearity: str
     ) -> None:
         super().__init__()
         self.conv1, self.conv2 = conv(channels, out, kernel), conv(out, out, kernel)
         self.norm0, self.norm1 = norms
-        self.act1, self.act2 = _activation(activation), _activation(activation)
+        self.act1, self.act2 = _activation(nonlinearity), _activation(nonlinearity)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of `x`, on its grid."""
@@ -87,7 +87,7 @@ class Up(nn.Module):
         upconv: nn.Module,
         gate: Gate | None,
         norms: Sequence[nn.Module],
-        activation: str,
+        nonlinearity: str,
         concat: bool,
     ) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Up(nn.Module):
         self.conv1 = conv(2 * out if concat else out, out, kernel)
         self.conv2 = conv(out, out, kernel)
         self.norm0, self.norm1, self.norm2 = norms
-        self.act0, self.act1, self.act2 = (_activation(activation) for _ in range(3))
+        self.act0, self.act1, self.act2 = (_activation(nonlinearity) for _ in range(3))
         self.attention = gate
 
     def forward(self, skip: Tensor, coarse: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class ElektronnUNet(nn.Module):
         ``"batch"``, ``"group"``, ``"instance"`` or ``"none"``.
     full_norm : bool
         Whether all convolutions are normalised or the last of each block alone.
-    activation, groups, upsample
+    nonlinearity, groups, upsample
         See the options.
     """
 
@@ -148,7 +148,7 @@ class ElektronnUNet(nn.Module):
         concat: bool = True,
         norm: str = "batch",
         full_norm: bool = True,
-        activation: str = "relu",
+        nonlinearity: str = "relu",
         groups: int = 8,
         upsample: str = "nearest",
     ) -> None:
@@ -163,7 +163,7 @@ class ElektronnUNet(nn.Module):
         self.down_convs, self.up_convs = nn.ModuleList(), nn.ModuleList()
         channels = in_channels
         for width, kernel in zip(widths, kernels, strict=True):
-            self.down_convs.append(Down(channels, width, kernel, norms(2, width), activation))
+            self.down_convs.append(Down(channels, width, kernel, norms(2, width), nonlinearity))
             channels = width
         for number, level in enumerate(range(len(widths) - 2, -1, -1)):
             width, factor = widths[level], factors[level]
@@ -174,7 +174,7 @@ class ElektronnUNet(nn.Module):
                 up = ResizeConv(channels, width, upconv, factor, upsample)
             gate = Gate(width, channels, inner[number], gate_stride) if inner else None
             self.up_convs.append(
-                Up(width, kernels[level], up, gate, norms(3, width), activation, concat)
+                Up(width, kernels[level], up, gate, norms(3, width), nonlinearity, concat)
             )
             channels = width
         self.conv_final = nn.Conv3d(channels, out_channels, 1)
@@ -213,7 +213,7 @@ def _read(state: State) -> dict[str, Any]:
         full = "down_convs.0.norm0.weight" in state
         arguments |= {"norm": norm, "full_norm": full}
     if "down_convs.0.act1.weight" in state:
-        arguments["activation"] = "prelu"
+        arguments["nonlinearity"] = "prelu"
     if "up_convs.0.attention.theta.weight" in state:
         thetas = [shape(state, f"up_convs.{n}.attention.theta.weight") for n in range(depth - 1)]
         arguments |= {"inner": [t[0] for t in thetas], "gate_stride": thetas[0][2:]}
@@ -222,11 +222,12 @@ def _read(state: State) -> dict[str, Any]:
 
 _OPTIONS = (
     Option(
-        "activation",
+        "nonlinearity",
         "relu",
         ("relu", "leaky", "silu", "rrelu", "lin"),
-        "The activation was taken to be ReLU (activation='relu'), elektronn3's default.",
-        lambda arguments: "activation" not in arguments,
+        "The activation was taken to be ReLU (nonlinearity='relu'), elektronn3's default.",
+        lambda arguments: "nonlinearity" not in arguments,
+        ("UNet", "activation"),
     ),
     Option(
         "norm",
@@ -235,6 +236,7 @@ _OPTIONS = (
         "No normalisation has left a trace, and none was assumed; norm='instance' is the other "
         "possibility.",
         lambda arguments: "norm" not in arguments,
+        ("UNet", "normalization"),
     ),
     Option(
         "groups",
@@ -242,6 +244,7 @@ _OPTIONS = (
         (),
         "Group normalisation was taken to have 8 groups, elektronn3's default.",
         lambda arguments: arguments.get("norm") == "group",
+        ("GroupNorm", "num_groups"),
     ),
     Option(
         "upsample",
@@ -249,6 +252,7 @@ _OPTIONS = (
         ("nearest", "trilinear"),
         "Up-sampling was taken to repeat the nearest sample (upsample='nearest').",
         lambda arguments: arguments["upconv"] is not None,
+        ("ResizeConv", "upsampling_mode"),
     ),
 )
 _COMMON = (

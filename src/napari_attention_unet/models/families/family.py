@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from napari_attention_unet.errors import CheckpointError
 
 State = Mapping[str, Tensor]
+#: Plain attributes of the modules of a pickled model, by path; ``"class"`` names their class.
+Modules = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Option:
         What taking the default means, as a sentence.
     applies : callable
         Whether it is a question at all for a network of these arguments.
+    hint : tuple of str
+        Class and attribute of a module that tell it where the whole model was pickled.
     """
 
     name: str
@@ -44,6 +48,18 @@ class Option:
     choices: tuple[Any, ...]
     assumption: str
     applies: Callable[[dict[str, Any]], bool] = field(default=lambda _: True, repr=False)
+    hint: tuple[str, str] | None = None
+
+    def hinted(self, modules: Modules) -> Any:
+        """What the attributes of a pickled model say; None if nothing."""
+        if self.hint is None:
+            return None
+        kind, name = self.hint
+        for attributes in modules.values():
+            value = attributes.get(name)
+            if attributes["class"].rpartition(".")[2] == kind and value is not None:
+                return value if not self.choices or value in self.choices else None
+        return None
 
 
 #: Order of the spatial axes in the arrays that the network was trained on.
@@ -132,13 +148,15 @@ class Family:
         """Whether a state dict has this family's keys."""
         return all(any(re.fullmatch(p, key) for key in state) for p in self.signature)
 
-    def build(self, state: State, **options: Any) -> Built:
+    def build(self, state: State, modules: Modules | None = None, **options: Any) -> Built:
         """Rebuild the network and load the weights, strictly.
 
         Parameters
         ----------
         state : mapping of str to Tensor
             Parameters and buffers, any floating dtype.
+        modules : mapping of str to mapping, optional
+            Attributes of the modules, where the whole model was pickled.
         **options
             Values for `Option`; those of other families are not accepted.
 
@@ -149,7 +167,6 @@ class Family:
             keys that differ.
         """
         order = options.pop("axes", None)
-        state = _float32(state)
         flat = _is_planar(state)
         if flat and not self.planar:
             raise CheckpointError(
@@ -165,82 +182,97 @@ class Family:
                 f"This looks like {self.name}, but its sizes cannot be read: {error}. "
                 "A complete state dict of that network would work."
             ) from error
-        asked = [o for o in self.options if o.applies(arguments)]
-        chosen = {o.name: _value(o, options, arguments) for o in asked}
         _refuse_unknown(self, options)
+        asked = [o for o in self.options if o.applies(arguments)]
+        told = {o.name: o.hinted(modules or {}) for o in asked}
+        told |= {name: value for name, value in options.items() if value is not None}
+        chosen = {o.name: _value(o, told.get(o.name), arguments) for o in asked}
         module = self._module(arguments, chosen)
         self._load(module, state)
-        taken = [o for o in asked if options.get(o.name) is None]
+        taken = [o for o in asked if told.get(o.name) is None]
         assumptions = [o.assumption for o in taken]
         if order is None:
             assumptions.insert(0, AXES.assumption)
         if flat:
             assumptions.append("The network is 2D and was run on each slice (y, x) by itself.")
         return Built(
-            module=module.eval(),
+            module=module.eval().requires_grad_(False),
             family=self.name,
             arguments=arguments,
-            options={**chosen, "axes": order or AXES.default},
+            options={**chosen, **({} if order in (None, AXES.default) else {"axes": order})},
             assumptions=(*assumptions, *self.notes(arguments)),
             in_channels=int(arguments["in_channels"]),
             out_channels=int(arguments["out_channels"]),
             activation=self.activation(int(arguments["out_channels"])),
         )
 
-    def differences(self, state: State) -> tuple[list[str], list[str]]:
-        """Keys that this family's network lacks, and those that the state dict lacks.
+    def likeness(self, state: State) -> float:
+        """How much of the signature is there, 0..1."""
+        found = [any(re.fullmatch(p, key) for key in state) for p in self.signature]
+        return sum(found) / len(found)
 
-        Sizes are read off the state dict as far as they can be.
-        """
+    def differences(self, state: State) -> dict[str, list[str]]:
+        """Keys that the state dict lacks and has too many, sizes read off it where they can be."""
+        missing = [p for p in self.signature if not any(re.fullmatch(p, k) for k in state)]
         try:
-            module = self._module(
-                arguments := self.read(state),
-                {o.name: o.default for o in self.options if o.applies(arguments)},
-            )
+            arguments = self.read(state)
+            options = {
+                o.name: _value(o, None, arguments) for o in self.options if o.applies(arguments)
+            }
+            have = list(self._module(arguments, options).state_dict())
         except (KeyError, IndexError, ValueError, CheckpointError):
-            missing = [p for p in self.signature if not any(re.fullmatch(p, k) for k in state)]
-            return [], [p.replace("\\", "") for p in missing]
-        have = set(module.state_dict())
-        unexpected = [key for key in state if key not in have]
-        return unexpected, [k for k in have if k not in state and not k.endswith(_COUNTER)]
+            return {"missing": [p.replace("\\", "") for p in missing]}
+        return {
+            "missing": [k for k in have if k not in state and not k.endswith(_COUNTER)],
+            "not known": [k for k in state if k not in have],
+        }
 
     def _module(self, arguments: dict[str, Any], options: dict[str, Any]) -> nn.Module:
         # On the meta device nothing is allocated or initialised: the weights come from the file.
-        with torch.device("meta"):
-            return self.make(**arguments, **options)
+        try:
+            with torch.device("meta"):
+                return self.make(**arguments, **options)
+        except (TypeError, ValueError, RuntimeError, IndexError) as error:
+            raise CheckpointError(
+                f"{self.name} cannot be built as the checkpoint says: {error}."
+            ) from error
 
     def _load(self, module: nn.Module, state: State) -> None:
         expected = module.state_dict()
         state = dict(state)
-        for key in expected:  # absent before torch 0.4.1, and of no use outside training
+        for key, tensor in expected.items():  # of use in training alone; old files lack it
             if key.endswith(_COUNTER):
-                state.setdefault(key, torch.zeros((), dtype=torch.int64))
-        missing = [key for key in expected if key not in state]
-        unexpected = [key for key in state if key not in expected]
-        wrong = [
-            f"{k} is {tuple(state[k].shape)} instead of {tuple(expected[k].shape)}"
-            for k in expected
-            if k in state and state[k].shape != expected[k].shape
-        ]
-        if missing or unexpected or wrong:
+                state.setdefault(key, torch.zeros(tensor.shape, dtype=tensor.dtype))
+        differing = {
+            "missing": [key for key in expected if key not in state],
+            "not known": [key for key in state if key not in expected],
+            "other shape": [
+                f"{key} {tuple(state[key].shape)} instead of {tuple(tensor.shape)}"
+                for key, tensor in expected.items()
+                if key in state and state[key].shape != tensor.shape
+            ],
+        }
+        if any(differing.values()):
             raise CheckpointError(
-                f"This looks like {self.name}, but does not fit it: "
-                + "; ".join(_first(missing, "lacks") + _first(unexpected, "has") + wrong[:3])
-                + f". A state dict with exactly the parameters of {self.source} would work."
+                f"The checkpoint looks like {self.name}, but its tensors differ; "
+                f"{listed(differing)}. A state dict of {self.source} itself would work."
             )
-        module.load_state_dict(state, strict=True, assign=True)
+        module.load_state_dict(_float32(state), strict=True, assign=True)
 
 
 _COUNTER = "num_batches_tracked"
 
 
-def _first(keys: list[str], verb: str) -> list[str]:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return [f"it {verb} {', '.join(keys[:3])}{more}"] if keys else []
+def listed(named: Mapping[str, list[str]]) -> str:
+    """The first few keys of each list, under its name; empty lists are left out."""
+    return "; ".join(
+        f"{what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+        for what, keys in named.items()
+        if keys
+    )
 
 
-def _value(option: Option, given: Mapping[str, Any], arguments: dict[str, Any]) -> Any:
-    value = given.get(option.name)
+def _value(option: Option, value: Any, arguments: dict[str, Any]) -> Any:
     if value is None:
         return option.default(arguments) if callable(option.default) else option.default
     if option.choices and value not in option.choices:

@@ -81,6 +81,7 @@ MONAI = Family(
             (),
             "Every level was taken to halve the grid (strides of 2), as in MONAI's examples; "
             "strides=(2, 2, 1, ...) names others, finest first.",
+            hint=("AttentionUnet", "strides"),
         ),
     ),
     notes=lambda _: (

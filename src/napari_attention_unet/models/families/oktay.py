@@ -267,6 +267,7 @@ _OPTIONS = (
         "Trilinear interpolation was taken as today's torch does it; align_corners=True is for "
         "networks trained before torch 0.4.",
         _trilinear,
+        ("Upsample", "align_corners"),
     ),
     Option(
         "gate_mode",
@@ -275,6 +276,7 @@ _OPTIONS = (
         "The gates were taken to be sigmoid gates (gate_mode='concatenation'), the authors' "
         "setting; 'concatenation_residual' is a softmax over space.",
         lambda arguments: bool(arguments["gates"]),
+        ("GridAttentionBlock3D", "mode"),
     ),
 )
 _REPOSITORY = "ozan-oktay/Attention-Gated-Networks"

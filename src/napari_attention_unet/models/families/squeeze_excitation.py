@@ -314,6 +314,7 @@ _GROUPS = Option(
     (),
     "Group normalisation was taken to have 8 groups, the code's default.",
     lambda arguments: arguments["norm"] == "g",
+    ("GroupNorm", "num_groups"),
 )
 
 SQUEEZE_EXCITATION = (

@@ -8,14 +8,17 @@ hyper-parameters without its code.
 
 from __future__ import annotations
 
-from .archive import read_inert
+from .archive import check_archive, read_inert
 from .machine import Inert, Named, UnsafePickleError
 from .modules import class_name, hyper_parameters, is_module, state_dict_of
+from .tensors import MAX_SHARED
 
 __all__ = [
+    "MAX_SHARED",
     "Inert",
     "Named",
     "UnsafePickleError",
+    "check_archive",
     "class_name",
     "hyper_parameters",
     "is_module",

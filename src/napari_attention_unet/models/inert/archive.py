@@ -47,6 +47,36 @@ def read_inert(path: Path) -> Any:
         ) from error
 
 
+def check_archive(path: Path) -> None:
+    """Refuse a zip archive that says more than its file holds; other files pass.
+
+    torch stores without compression, so an honest archive cannot be larger than its file, and
+    a hostile one cannot fill the memory of whoever reads it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is compressed, or its entries together are longer than the file.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OSError) as error:
+        raise CheckpointError(
+            f"'{path.name}' looks like a PyTorch checkpoint, but its archive is damaged or cut "
+            f"short ({error}). Copy or download it again."
+        ) from error
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(
+            f"'{path.name}' looks like a PyTorch checkpoint, but its archive is compressed, or "
+            "says more data than the file holds, as torch never does. Nothing of it was run. Save "
+            "it again with torch.save, or unpack and pack it without compression."
+        )
+
+
 def _read(file: BinaryIO, size: int, depth: int = 0) -> Any:
     if depth > _NESTING:
         raise UnsafePickleError("its pickles lie within each other")
