@@ -16,7 +16,7 @@ from napari_attention_unet import io
 from napari_attention_unet.errors import AttentionUNetError
 from napari_attention_unet.models import ModelCard, open_checkpoint, read_card, save_checkpoint
 from napari_attention_unet.models.gates import AttentionGate
-from napari_attention_unet.training import brain_t1, evaluate
+from napari_attention_unet.training import brain_t1, evaluate, loop
 from napari_attention_unet.training.loop import Recipe
 from napari_attention_unet.training.sources import FetchError
 from napari_attention_unet.volume import Volume
@@ -42,6 +42,7 @@ def small(monkeypatch):
         brain_t1, "Recipe", lambda steps: Recipe(steps=steps, patch=32, voxel_size=5.0)
     )
     brain_t1.Recipe.steps = 4
+    monkeypatch.setattr(loop, "CALIBRATION", 2)
     monkeypatch.setattr(brain_t1, "KEPT_STEPS", (2,))
 
 

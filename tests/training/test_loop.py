@@ -12,9 +12,14 @@ from torch import nn
 from napari_attention_unet.models.attention_unet_3d import AttentionUNet3D
 from napari_attention_unet.training import loop
 from napari_attention_unet.training.augment import Canvas
-from napari_attention_unet.training.loop import Recipe, Trainer, cooling, learning_rate
+from napari_attention_unet.training.loop import Recipe, Trainer, learning_rate, settling_start
 
 RECIPE = Recipe(steps=10, warmup=2, patch=16, voxel_size=6.0)
+
+
+@pytest.fixture(autouse=True)
+def _few_views_to_calibrate(monkeypatch):
+    monkeypatch.setattr(loop, "CALIBRATION", 2)
 
 
 def make(head, recipe=RECIPE, **others) -> Trainer:
@@ -31,14 +36,13 @@ def test_learning_rate_rises_stays_and_falls():
     assert rates[99:701] == [2e-3] * 602
     assert rates[850] == pytest.approx(1e-3)
     assert 0 < rates[999] < 1e-5
-    assert [cooling(s, recipe) for s in (0, 699, 700, 999)] == [False, False, True, True]
+    assert settling_start(replace(recipe, settle=0.25)) == 925
 
 
 def test_shorter_total_cools_a_running_training_down():
     recipe = Recipe(steps=20_000)
     assert learning_rate(800, recipe) == recipe.learning_rate
     ending = replace(recipe, steps=1000)
-    assert cooling(800, ending)
     assert learning_rate(800, ending) == pytest.approx(recipe.learning_rate * 200 / 300)
 
 
@@ -88,23 +92,49 @@ def test_average_follows_the_weights_and_statistics(head):
     assert not trainer.average.training
 
 
-def test_statistics_of_batch_normalisation_stay_while_it_cools(head):
-    trainer = make(head, replace(RECIPE, steps=4, cooldown=0.5))
+def _normalisations(module: nn.Module) -> list[nn.BatchNorm3d]:
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm3d)]
 
-    def statistics():
-        layers = [m for m in trainer.module.modules() if isinstance(m, nn.BatchNorm3d)]
-        return torch.cat([layer.running_var.clone() for layer in layers])
 
-    seen = [statistics()]
+def test_statistics_of_batch_normalisation_stay_while_it_settles(head, monkeypatch):
+    monkeypatch.setattr(loop, "CALIBRATION", 3)
+    trainer = make(head, replace(RECIPE, steps=4, cooldown=1.0, settle=0.5))
+    seen = []
     for _ in range(4):
         trainer.advance()
-        seen.append(statistics())
+        seen.append(torch.cat([m.running_var.clone() for m in _normalisations(trainer.module)]))
     moved = [not torch.equal(a, b) for a, b in itertools.pairwise(seen)]
-    assert moved == [True, True, False, False]
+    assert moved == [True, True, False]  # the second: measured anew at the third step
+    for one, two in zip(
+        _normalisations(trainer.module), _normalisations(trainer.average), strict=True
+    ):
+        torch.testing.assert_close(one.running_var, two.running_var)
+        assert int(one.num_batches_tracked) == 3
+
+
+def test_calibration_measures_the_averaged_weights(head, monkeypatch):
+    monkeypatch.setattr(loop, "CALIBRATION", 4)
+    trainer = make(head)
+    for _ in range(2):
+        trainer.advance()
+    weights = trainer.average.encoder1.encoder_block[0].weight.clone()
+    assert not torch.equal(weights, trainer.module.encoder1.encoder_block[0].weight)
+    seen = []
+    first = trainer.module.encoder1.encoder_block[0]
+    hook = first.register_forward_hook(lambda module, inputs, out: seen.append(out.float()))
+    trainer.calibrate()
+    hook.remove()
+    assert torch.equal(first.weight, weights)
+    measured = trainer.module.encoder1.encoder_block[1]
+    expected = torch.stack([out.mean((0, 2, 3, 4)) for out in seen]).mean(0)
+    torch.testing.assert_close(measured.running_mean, expected, rtol=0.02, atol=1e-3)
+    assert measured.momentum == loop.MOMENTUM
+    for key, value in trainer.average.state_dict().items():
+        assert torch.equal(value, trainer.module.state_dict()[key])
 
 
 def test_training_lowers_the_loss(head):
-    trainer = make(head, replace(RECIPE, steps=60, warmup=5, learning_rate=1e-2))
+    trainer = make(head, replace(RECIPE, steps=60, warmup=5, learning_rate=1e-2, ema=0.8))
     losses = [trainer.advance() for _ in range(60)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
 

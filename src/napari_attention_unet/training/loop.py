@@ -18,6 +18,11 @@ from .loss import segmentation_loss
 
 logger = logging.getLogger(__name__)
 
+#: Of the running statistics of batch normalisation: those of single cubes are noisy.
+MOMENTUM = 0.02
+#: Views over which the statistics are measured at last.
+CALIBRATION = 48
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -31,6 +36,9 @@ class Recipe:
         Share of the steps, at the end, over which the learning rate falls to zero.
     learning_rate, weight_decay : float
         Of AdamW.
+    settle : float
+        Share of the cool-down, at its end, in which batch normalisation keeps fixed statistics,
+        so that the weights settle to what prediction uses.
     warmup : int
         Steps over which the learning rate rises.
     patch : int
@@ -43,8 +51,9 @@ class Recipe:
         Of the weights, and with the step number of each step's view.
     """
 
-    steps: int = 2200
+    steps: int = 2000
     cooldown: float = 0.3
+    settle: float = 0.25
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     warmup: int = 100
@@ -61,9 +70,9 @@ def learning_rate(step: int, recipe: Recipe) -> float:
     return recipe.learning_rate * min(rise, fall)
 
 
-def cooling(step: int, recipe: Recipe) -> bool:
-    """Whether the learning rate is falling at a step."""
-    return step >= recipe.steps * (1 - recipe.cooldown)
+def settling_start(recipe: Recipe) -> int:
+    """First step with fixed statistics of batch normalisation."""
+    return round(recipe.steps * (1 - recipe.cooldown * recipe.settle))
 
 
 class Trainer:
@@ -88,9 +97,8 @@ class Trainer:
         weights: Sequence[float],
         recipe: Recipe,
     ) -> None:
-        for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm3d):
-                layer.momentum = 0.02  # statistics of single cubes are noisy
+        for layer in _normalisations(module):
+            layer.momentum = MOMENTUM
         # Without channels_last_3d a step takes several times longer on a CPU.
         self.module = module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.module).eval()
@@ -117,11 +125,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe)
         self.module.train()
-        if cooling(step, recipe):
-            # The weights settle to the statistics that prediction will use.
-            for layer in self.module.modules():
-                if isinstance(layer, nn.BatchNorm3d):
-                    layer.eval()
+        if step == settling_start(recipe):
+            self.calibrate()
+        if step >= settling_start(recipe):
+            for layer in _normalisations(self.module):
+                layer.eval()
         image, target = self.batch(step)
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.module(image)
@@ -133,6 +141,26 @@ class Trainer:
         self._average(min(recipe.ema, (step + 1) / (step + 10)))
         self.step += 1
         return loss.item()
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Take the averaged weights over, and measure batch normalisation's statistics for them.
+
+        Running statistics lag behind weights that move: at the full learning rate they belong to
+        another network.
+        """
+        self.module.load_state_dict(self.average.state_dict())
+        self.module.train()
+        for layer in _normalisations(self.module):
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean over all batches
+        for number in range(CALIBRATION):
+            image, _ = self.batch(-1 - number)  # views that no step sees
+            with torch.autocast("cpu", torch.bfloat16):
+                self.module(image)
+        for layer in _normalisations(self.module):
+            layer.momentum = MOMENTUM
+        self.average.load_state_dict(self.module.state_dict())
 
     @torch.no_grad()
     def _average(self, decay: float) -> None:
@@ -166,12 +194,16 @@ class Trainer:
         self.step = int(state["step"])
 
 
+def _normalisations(module: nn.Module) -> list[nn.BatchNorm3d]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm3d)]
+
+
 def run(
     trainer: Trainer,
     state: Path,
     keep: Callable[[int, nn.Module], None],
     kept_steps: Sequence[int],
-    save_every: int = 100,
+    save_every: int = 50,
 ) -> None:
     """Train to the end, saving on the way.
 
