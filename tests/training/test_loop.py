@@ -136,7 +136,7 @@ def test_calibration_measures_the_averaged_weights(head, monkeypatch):
 def test_training_lowers_the_loss(head):
     trainer = make(head, replace(RECIPE, steps=60, warmup=5, learning_rate=1e-2, ema=0.8))
     losses = [trainer.advance() for _ in range(60)]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
 def test_run_keeps_and_saves(tmp_path, head):
