@@ -72,8 +72,7 @@ def open_checkpoint(path_or_name: str | Path, **options: Any) -> tuple[nn.Module
         )
     card = read_card(path)
     told = card.arguments if card is not None else {}
-    names_of_options = ("axes", *(option.name for option in found.family.options))
-    stated = {name: told[name] for name in names_of_options if name in told}
+    stated = {o.name: told[o.name] for o in found.family.options if o.name in told}
     built = found.family.build(found.state, contents.modules, **{**stated, **options})
     if card is None:
         card = _guessed_card(path.stem, built)

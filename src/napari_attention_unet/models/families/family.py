@@ -85,7 +85,8 @@ class Built:
     arguments : dict
         What was read off the shapes.
     options : dict
-        Value of each option that applies.
+        Value of each option that applies. The order of axes is not among them: the module's own
+        weights are in the order z, y, x.
     assumptions : tuple of str
         What the state dict did not say and the caller did not choose, one sentence each.
     in_channels, out_channels : int
@@ -193,13 +194,15 @@ class Family:
         assumptions = [o.assumption for o in taken]
         if order is None:
             assumptions.insert(0, AXES.assumption)
+        elif order != AXES.default:
+            assumptions.append(f"Kernels were turned from the order {', '.join(order)} to z, y, x.")
         if flat:
             assumptions.append("The network is 2D and was run on each slice (y, x) by itself.")
         return Built(
             module=module.eval().requires_grad_(False),
             family=self.name,
             arguments=arguments,
-            options={**chosen, **({} if order in (None, AXES.default) else {"axes": order})},
+            options=chosen,
             assumptions=(*assumptions, *self.notes(arguments)),
             in_channels=int(arguments["in_channels"]),
             out_channels=int(arguments["out_channels"]),
