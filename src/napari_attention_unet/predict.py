@@ -261,7 +261,7 @@ def _network(
                 meter.expect(done.work + after)
                 yield meter.step(0.0, f"Running {done.kind}: {done.reason}")
             else:
-                yield meter.step(done.work, done.message)
+                yield meter.step(done.work, f"Running the network: {done.message}".rstrip(": "))
     except StopIteration as end:
         results: dict[str, Tensor] = end.value
         return results

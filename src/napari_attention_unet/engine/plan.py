@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -105,17 +106,20 @@ def make_plan(
     check_wish(wish)
     planner = _Planner(program, extent, imposed)
     needs = planner.memory(extent)
-    if wish == "whole" or (wish == "auto" and needs <= budget):
-        why = f"needs {_gib(needs)} of the {_gib(budget)} that may be used"
-        if wish == "whole":
-            why = f"as asked for; {why}"
-        return Plan("whole", why, needs, planner.work(extent))
-    why = "as asked for" if wish == "tiles" else (
-        f"the whole volume needs {_gib(needs)} and {_gib(budget)} may be used"
-    )  # fmt: skip
-    if wish == "tiles":  # tiles even where the whole would fit
-        budget = min(budget, needs // 2)
-    return planner.tiles(budget, why)
+    fits = f"the whole volume needs {_gib(needs)}, {_gib(budget)} may be used"
+    if needs <= budget and wish != "tiles":
+        return Plan("whole", fits, needs, planner.work(extent))
+    if wish == "whole":
+        raise MemoryBudgetError(
+            f"{fits[0].upper()}{fits[1:]}; use plan='auto' or 'tiles', allow more memory, or pass "
+            "a smaller region."
+        )
+    if wish == "auto":
+        return planner.tiles(budget, fits)
+    if needs <= budget:  # tiles smaller than would fit, or it would be a single one
+        with suppress(MemoryBudgetError):
+            return planner.tiles(planner.held + needs // 2, "as asked for")
+    return planner.tiles(budget, "as asked for")
 
 
 class _Planner:
@@ -142,6 +146,7 @@ class _Planner:
         )
 
     def tiles(self, budget: int, why: str) -> Plan:
+        """Exact tiles where they are worth it, blended ones otherwise."""
         room = budget - self.held
         blended = self._blended(room)
         exact = self._exact(room) if self.reach.bounded else None

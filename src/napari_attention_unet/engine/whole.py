@@ -207,7 +207,7 @@ class Execution:
         shapes = [self.program.shape_at(name, self.extent) for name in op.inputs]
         shape = self._shape(op)
         work = portion * op.work(shape, shapes)
-        message = self.program.graph.nodes[op.name].path
+        message = self.program.graph.nodes[op.name].path or op.name
         most = max(1, _MOST_ELEMENTS * depth // max(prod(s) for s in (shape, *shapes)))
         start = 0
         while start < depth:
@@ -216,7 +216,7 @@ class Execution:
             if not self._fits(op, do, start, stop):
                 if stop - start == 1:
                     raise MemoryBudgetError(
-                        f"Memory ran out in '{message or op.name}' of the network. Choose a "
+                        f"Memory ran out in '{message}' of the network. Choose a "
                         "smaller region, plan='tiles', or another device."
                     )
                 most = (stop - start) // 2

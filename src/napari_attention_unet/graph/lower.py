@@ -39,7 +39,7 @@ _ALONG_CHANNELS = ("cat", "softmax", "_softmax", "log_softmax", "slice")
 _REDUCTIONS = ("mean", "sum", "amax", "amin")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """A lowered network.
 
@@ -62,6 +62,7 @@ class Program:
     device: torch.device
     dtype: torch.dtype
     rates: dict[str, float] = field(default_factory=dict)
+    _shapes: dict[tuple[str, Shape3], tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def unknown(self) -> tuple[str, ...]:
@@ -74,7 +75,10 @@ class Program:
 
     def shape_at(self, name: str, extent: Shape3) -> tuple[int, ...]:
         """Shape of a value, or of the input, for an input of the spatial shape `extent`."""
-        return self.graph.shape_at(name, extent)
+        key = (name, extent)
+        if key not in self._shapes:  # exact fractions are slow, and each is asked for often
+            self._shapes[key] = self.graph.shape_at(name, extent)
+        return self._shapes[key]
 
     def needed(self, wanted: Collection[str], given: Collection[str] = ()) -> list[Operation]:
         """The operations that lead to `wanted` values when those in `given` are imposed."""
