@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import copyreg
 import io
 import pickle
@@ -48,7 +49,7 @@ class Watched:
 
     def __enter__(self) -> list[str]:
         for codec in ("cp437", "raw_unicode_escape"):  # which Python itself imports when first used
-            b"".decode(codec)
+            codecs.lookup(codec)
         _seen.clear()
         _watching[0] = True
         return _seen

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from napari_attention_unet.errors import CheckpointError, InputError
@@ -167,3 +169,24 @@ def test_a_compressed_archive_is_refused(tmp_path):
             packed.writestr(entry.filename, plain.read(entry))
     with pytest.raises(CheckpointError, match="its archive is compressed"):
         open_checkpoint(tmp_path / "bomb.pt")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    zipped=st.booleans(),
+    kept=st.floats(0, 1),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+)
+def test_damaged_files_give_one_kind_of_error(tmp_path, zipped, kept, edits):
+    path = tmp_path / "net.pth"
+    torch.save(
+        {"state_dict": {"a": torch.ones(9)}, "at": tmp_path},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    raw = bytearray(path.read_bytes())
+    for place, value in edits:
+        raw[int(place * len(raw))] = value
+    path.write_bytes(raw[: int(kept * len(raw))] if kept < 0.5 else raw)
+    with pytest.raises(CheckpointError):  # an unknown network at best
+        open_checkpoint(path)

@@ -88,7 +88,7 @@ def _zip_kind(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, struct.error):
         return "a zip file, or a PyTorch checkpoint, that is cut short"
     tails = {name.partition("/")[2] for name in names}
     if any(tail.startswith("models/") for tail in tails):
