@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import operator
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +21,12 @@ from .graph import Node, Ref, substitute
 from .simplify import Call, Recorder, one_of, without_needless_expands
 
 INPUT = "input"
+
+_TALKATIVE = (
+    "torch._subclasses.fake_tensor",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.export._trace",
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,7 @@ def record(module: nn.Module, x: torch.Tensor) -> Recording:
     Exception
         Whatever the module raises for an input of this shape.
     """
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of torch's own internals
+    with _quiet(), torch.no_grad():
         program = torch.export.export(module, (x,), strict=False)
         try:
             return _read(program)
@@ -77,6 +86,26 @@ def record(module: nn.Module, x: torch.Tensor) -> Recording:
                 "The network chooses between operators while it runs (torch.cond or the like); "
                 "only networks that run the same ones for every volume of a size can be used."
             ) from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what torch says of its internals, and of failures that are told anyway."""
+    mine = threading.get_ident()
+
+    def of_another_thread(entry: logging.LogRecord) -> bool:
+        return entry.thread != mine
+
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    for logger in loggers:
+        logger.addFilter(of_another_thread)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(of_another_thread)
 
 
 def _read(program: torch.export.ExportedProgram) -> Recording:
