@@ -383,7 +383,13 @@ def _normalise(
     _, y, x = planes.size
     for start, stop in planes.ranges():
         values = (planes.read(channel, start, stop) - window.zero) * window.factor
-        out[0, channel, start:stop, :y, :x] = values.clamp(0, 1) if window.clip else values
+        piece = out[0, channel, start:stop, :y, :x]
+        piece.copy_(values.clamp(0, 1) if window.clip else values)
+        if not piece.isfinite().all():
+            raise InputError(
+                f"Intensities of channel {channel} are up to {float(values.abs().max()):.3g} after "
+                "normalisation, too large for float32; use 'zscore', 'percentile' or a window."
+            )
         yield stop / planes.size[0]
 
 
