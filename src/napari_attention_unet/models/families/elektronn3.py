@@ -124,8 +124,9 @@ class ElektronnUNet(nn.Module):
         Channels within the gates, in the order of ``up_convs``; empty without gates.
     gate_stride : tuple of int
         Stride of the gates.
-    upconv : tuple of int or None
-        Kernel of the convolution after interpolation; None for transposed convolutions.
+    upconv : sequence of tuple of int
+        Kernels of the convolutions after interpolation, in the order of ``up_convs``; empty for
+        transposed convolutions.
     concat : bool
         Whether the skip is concatenated or added.
     norm : str
@@ -144,7 +145,7 @@ class ElektronnUNet(nn.Module):
         kernels: Sequence[Size3],
         inner: Sequence[int] = (),
         gate_stride: Size3 = (2, 2, 2),
-        upconv: Size3 | None = None,
+        upconv: Sequence[Size3] = (),
         concat: bool = True,
         norm: str = "batch",
         full_norm: bool = True,
@@ -168,10 +169,10 @@ class ElektronnUNet(nn.Module):
         for number, level in enumerate(range(len(widths) - 2, -1, -1)):
             width, factor = widths[level], factors[level]
             up: nn.Module
-            if upconv is None:
+            if not upconv:
                 up = nn.ConvTranspose3d(channels, width, factor, factor)
             else:
-                up = ResizeConv(channels, width, upconv, factor, upsample)
+                up = ResizeConv(channels, width, upconv[number], factor, upsample)
             gate = Gate(width, channels, inner[number], gate_stride) if inner else None
             self.up_convs.append(
                 Up(width, kernels[level], up, gate, norms(3, width), nonlinearity, concat)
@@ -200,13 +201,13 @@ def _read(state: State) -> dict[str, Any]:
     depth = count(state, r"down_convs\.(\d+)\.conv1\.weight")
     firsts = [shape(state, f"down_convs.{n}.conv1.weight") for n in range(depth)]
     last = shape(state, f"up_convs.{depth - 2}.conv1.weight")
-    resize = "up_convs.0.upconv.conv.weight"
+    resize = [f"up_convs.{n}.upconv.conv.weight" for n in range(depth - 1)]
     arguments: dict[str, Any] = {
         "in_channels": firsts[0][1],
         "out_channels": shape(state, "conv_final.weight")[0],
         "widths": [first[0] for first in firsts],
         "kernels": [first[2:] for first in firsts],
-        "upconv": shape(state, resize)[2:] if resize in state else None,
+        "upconv": [shape(state, key)[2:] for key in resize if key in state],
         "concat": last[1] == 2 * last[0],
     }
     if (norm := _norm_of(state)) != "none":
@@ -251,7 +252,7 @@ _OPTIONS = (
         "nearest",
         ("nearest", "trilinear"),
         "Up-sampling was taken to repeat the nearest sample (upsample='nearest').",
-        lambda arguments: arguments["upconv"] is not None,
+        lambda arguments: bool(arguments["upconv"]),
         ("ResizeConv", "upsampling_mode"),
     ),
 )
