@@ -20,7 +20,7 @@ def compare(network: nn.Module, gates: int, shape=SHAPE, logits_of: str = "", **
         layer = network.get_submodule(logits_of)
         layer.register_forward_hook(lambda _m, _i, out: kept.update(logits=out))
     x = torch.randn(shape, generator=torch.Generator().manual_seed(3))
-    expected, expected_maps = run(network, x)
+    expected, expected_maps = run(network, x.clone())  # some packages write into their input
     state = network.state_dict()
     built = next(f for f in FAMILIES if f.matches(state)).build(state, **options)
     got, maps = run(built.module, x)
