@@ -37,7 +37,6 @@ from torch.utils import _python_dispatch  # noqa: E402
 pytest_plugins = ["pytester"]
 
 PLUGIN = "napari-attention-unet"
-DISPLAY_NAME = "Attention U-Net"
 FILE_PATTERNS = ("*.tif", "*.tiff", "*.ome.tif", "*.ome.tiff", "*.nii", "*.nii.gz", "*.gz")
 
 #: Threads that libraries keep for the life of the process.
@@ -113,10 +112,17 @@ def _no_thread_left():
 
 
 def _close_dask_pool() -> None:
+    """Dask keeps a pool of its own, and one for each other thread that computed something."""
     threaded = sys.modules.get("dask.threaded")
-    if threaded and threaded.default_pool is not None:
+    if threaded is None:
+        return
+    if threaded.default_pool is not None:
         threaded.default_pool.shutdown()
         threaded.default_pool = None
+    while threaded.pools:
+        _thread, pools = threaded.pools.popitem()
+        for pool in pools.values():
+            pool.shutdown()
 
 
 @pytest.fixture(autouse=True)
@@ -178,13 +184,3 @@ def viewer(make_napari_viewer):
     assert Path(settings.config_path).is_relative_to(_HOME), "these are the user's settings"
     settings.plugins.extension2reader = dict.fromkeys(FILE_PATTERNS, PLUGIN)
     return made
-
-
-@pytest.fixture
-def docked(viewer):
-    """The viewer with the plugin's widget docked, as *Plugins > Attention U-Net* does it.
-
-    Returns the viewer and the widget.
-    """
-    _dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, DISPLAY_NAME)
-    return viewer, widget
