@@ -165,7 +165,8 @@ class _Planner:
         how = "exact margins" if chosen.exact else "blended, an approximation"
         reason = f"{why}: {chosen.count} tiles of up to {size} voxels, {how}, {work:.2g}× the work"
         if not chosen.exact and not self.reach.bounded:
-            reason += "; the network looks at the whole volume"
+            culprits = ", ".join(self.program.unknown) or "its statistics or resampling"
+            reason += f"; the network looks at the whole volume ({culprits})"
         total = self.work(self.extent) * work
         memory = self.held + self.memory(chosen.largest)
         return Plan("tiles", reason, memory, total, chosen)

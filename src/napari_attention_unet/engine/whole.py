@@ -154,7 +154,7 @@ class Execution:
         depths = tuple(value.shape[2] for value in inputs)
         window = Window(start, stop, depths, self._shape(op)[2], self.extent)
         ranges = op.reads(0, start, stop, depths, window.depth)
-        pieces = [v[:, :, low:high] for v, (low, high) in zip(inputs, ranges, strict=True)]
+        pieces = [v.narrow(2, a, b - a) for v, (a, b) in zip(inputs, ranges, strict=True)]
         result: Tensor = op.run(pieces, window)
         return result
 
@@ -163,15 +163,14 @@ class Execution:
         found: list[Moments] = []
 
         def measure(start: int, stop: int) -> None:
-            part = op.measure(self.values[name][:, :, start:stop])
+            part = op.measure(self.values[name].narrow(2, start, stop - start))
             found[:] = [found[0].merged(part)] if found else [part]
 
+        def apply(start: int, stop: int) -> Tensor:
+            return op.normalise(self.values[name].narrow(2, start, stop - start), found[0])
+
         yield from self._paced(op, self._shape(op)[2], measure, portion=0.5)
-        yield from self._in_slabs(
-            op,
-            lambda start, stop: op.normalise(self.values[name][:, :, start:stop], found[0]),
-            portion=0.5,
-        )
+        yield from self._in_slabs(op, apply, portion=0.5)
 
     def _in_slabs(
         self, op: Operation, make: Callable[[int, int], Tensor], portion: float = 1.0
@@ -185,11 +184,14 @@ class Execution:
                 self._keep(op, piece)
                 return
             if op.name not in self.values:
-                layout = memory_format(piece.device)
-                self._keep(
-                    op, torch.empty_like(piece[:, :, :0]).resize_(shape, memory_format=layout)
+                empty = torch.empty(
+                    shape,
+                    dtype=piece.dtype,
+                    device=piece.device,
+                    memory_format=memory_format(piece.device),
                 )
-            self.values[op.name][:, :, start:stop] = piece
+                self._keep(op, empty)
+            self.values[op.name].narrow(2, start, stop - start).copy_(piece)
 
         yield from self._paced(op, shape[2], fill, portion)
 

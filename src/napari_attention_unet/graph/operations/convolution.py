@@ -78,7 +78,7 @@ class TransposedConvolution(Operation):
         padding = (0, g.padding[1], g.padding[2])
         y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, extra, self.activation)
         first = window.start + g.padding[0] - low * stride
-        return y[:, :, first : first + window.stop - window.start]
+        return y.narrow(2, first, window.stop - window.start)
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""

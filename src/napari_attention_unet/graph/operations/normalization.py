@@ -38,7 +38,10 @@ def _scale_and_shift(
 
 @dataclass(frozen=True)
 class Moments:
-    """Number, mean and sum of squared differences from the mean, per group, in float64."""
+    """Number, mean and sum of squared differences from the mean, per group.
+
+    In float64, except on MPS, which has none.
+    """
 
     count: int
     mean: Tensor
@@ -87,15 +90,16 @@ class GroupNormalization(Operation):
 
     def measure(self, piece: Tensor) -> Moments:
         """Statistics of a range of input planes."""
-        # float64 reductions of float32 values: no copy of the piece in float64
-        grouped = piece.float().view(1, self.groups, -1, *piece.shape[2:])
-        axes = (2, 3, 4, 5)
-        mean = grouped.mean(axes, dtype=torch.float64)[0]
-        centred = grouped - mean.float().view(1, -1, 1, 1, 1, 1)
-        rest = centred.sum(axes, dtype=torch.float64)[0]
-        count = grouped[0, 0].numel()
+        # wide reductions of float32 values: no wide copy of the piece
+        wide = torch.float32 if piece.device.type == "mps" else torch.float64
+        grouped = piece.float().view(self.groups, -1, *piece.shape[2:])
+        axes = (1, 2, 3, 4)
+        count = grouped.numel() // self.groups
+        mean = grouped.mean(axes, dtype=wide)
+        centred = grouped - mean.float().view(-1, 1, 1, 1, 1)
+        rest = centred.sum(axes, dtype=wide)
         # what rounding the mean to float32 left
-        squares = centred.square_().sum(axes, dtype=torch.float64)[0] - rest**2 / count
+        squares = centred.square_().sum(axes, dtype=wide) - rest**2 / count
         return Moments(count, mean, squares)
 
     def normalise(self, piece: Tensor, moments: Moments) -> Tensor:

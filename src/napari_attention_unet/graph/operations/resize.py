@@ -65,7 +65,7 @@ class Resize(Operation):
         """In the plane by torch's operator, between planes in coordinates of the whole volume."""
         x = self.cast(pieces[0])
         (low, _), *_ = self.reads(0, window.start, window.stop, window.depths, window.depth)
-        planes = x[0].transpose(0, 1)  # (z, channel, y, x): a view, planes are a batch
+        planes = x.squeeze(0).transpose(0, 1)  # (z, channel, y, x): a view, planes are a batch
         size = list(self.sizes_at(window.extent)[1:])
         factors = None if self.factors is None else list(self.factors[1:])
         given = (None, factors) if factors else (size, None)
@@ -80,7 +80,7 @@ class Resize(Operation):
             self._source(0, index, window.depths[0], window.depth) - low
             for index in range(window.start, window.stop)
         ]
-        return self._between(planes, source).transpose(0, 1)[None]
+        return self._between(planes, source).transpose(0, 1).unsqueeze(0)
 
     def _between(self, planes: Tensor, source: list[float]) -> Tensor:
         below = [floor(s) for s in source]
@@ -88,9 +88,10 @@ class Resize(Operation):
         if not any(share) and below == list(range(len(planes))):
             return planes
         device = planes.device
-        first = planes[torch.tensor(below, device=device)]
+        index = torch.tensor(below, device=device)
+        first = planes.index_select(0, index)
         if not any(share):
             return first
-        above = torch.tensor(below, device=device).add_(1).clamp_max_(len(planes) - 1)
+        above = planes.index_select(0, (index + 1).clamp_max(len(planes) - 1))
         weight = torch.tensor(share, dtype=planes.dtype, device=device).view(-1, 1, 1, 1)
-        return torch.lerp(first, planes[above], weight)
+        return torch.lerp(first, above, weight)
