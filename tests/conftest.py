@@ -5,8 +5,10 @@ Every test is checked for what it leaves behind: windows, threads, changed globa
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import sys
 import tempfile
 import threading
@@ -15,6 +17,7 @@ import weakref
 from pathlib import Path
 
 _HOME = Path(tempfile.mkdtemp(prefix="attention-unet-tests-"))
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 # Before napari and Qt are imported: they read these once.
 os.environ.update(
     NAPARI_CONFIG=str(_HOME / "napari" / "settings.yaml"),
