@@ -316,9 +316,10 @@ def demo(
     from napari_attention_unet._qt.demo import run_demo
 
     prediction = run_demo(None if window else output)
-    _print(_gates_table(prediction))
+    if prediction is not None:
+        _print(_gates_table(prediction))
     if not window:
-        typer.echo(f"results and screenshot: {output.resolve()}")
+        typer.echo(f"Results and a screenshot are in {output.resolve()}")
 
 
 def _no_display() -> bool:
@@ -346,19 +347,17 @@ def _gates_table(prediction: Prediction) -> Table:
 
     from napari_attention_unet.inspect.measures import gate_measures
 
-    table = Table(title="Attention gates")
-    table.add_column("gate")
-    table.add_column("grid")
-    for heading in ("samples z, y, x", "minimum", "maximum", "inside mask", "outside", "AUC"):
+    table = Table("gate", "grid", "samples z, y, x", "range", title="Attention gates")
+    for heading in ("inside mask", "outside", "AUC"):
         table.add_column(heading, justify="right")
     table.add_column("remark")
     for gate, measured in zip(prediction.gates, gate_measures(prediction), strict=True):
-        numbers = (measured.minimum, measured.maximum, measured.inside, measured.outside)
         table.add_row(
             gate.name,
             gate.label,
-            _times(gate.coefficients.shape),
-            *(f"{number:.3f}" for number in (*numbers, measured.auc)),
+            ", ".join(map(str, gate.coefficients.shape)),
+            f"{measured.minimum:.3f} - {measured.maximum:.3f}",
+            *(f"{number:.3f}" for number in (measured.inside, measured.outside, measured.auc)),
             measured.flag,
         )
     return table
