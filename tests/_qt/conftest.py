@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import settle
 
+from napari_attention_unet._qt import choices as kept
+from napari_attention_unet._qt.choices import Choices
 from napari_attention_unet.models import ClassInfo, ModelCard, save_checkpoint
 from napari_attention_unet.models.attention_unet_3d import AttentionUNet3D
+from napari_attention_unet.predict import load_model
 
 CLASSES = (
     ClassInfo("background", "#000000"),
@@ -18,14 +23,18 @@ CLASSES = (
 
 def make_checkpoint(path: Path, in_channels: int = 1, channel_names: tuple[str, ...] = ()) -> Path:
     """A narrow untrained network of the blog's kind with two levels and two gates."""
-    arguments = {"in_channels": in_channels, "out_channels": 3, "widths": [3, 4], "center": 5}
+    arguments = {"in_channels": in_channels, "out_channels": 3, "widths": [3, 4], "center": 7}
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        # of the first seeds, one that gives all three classes, and two gates without a flag
+        torch.manual_seed(9)
         network = AttentionUNet3D(**arguments)
-        for module in network.modules():  # spread the gates: an untrained sigmoid sits at 0.5
+        for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm3d):
                 torch.nn.init.normal_(module.weight, 1.5, 0.5)
                 torch.nn.init.normal_(module.bias, 0, 0.5)
+        last = network.final.final_block[-1].weight
+        with torch.no_grad():
+            last -= last.mean(0, keepdim=True)
     card = ModelCard(
         name=path.stem,
         architecture="AttentionUNet3D",
@@ -55,3 +64,26 @@ def blob() -> np.ndarray:
     z, y, x = np.ogrid[:20, :24, :28]
     ball = (z - 10) ** 2 + (y - 12) ** 2 + (x - 14) ** 2 < 49
     return (rng.normal(100, 10, ball.shape) + 200 * ball).astype(np.float32)
+
+
+_LOADED: dict[str, object] = {}
+
+
+@pytest.fixture
+def docked(viewer, checkpoint: Path, qtbot, monkeypatch: pytest.MonkeyPatch):
+    """The viewer with the panel docked as *Plugins > Attention U-Net* does it.
+
+    The small network is chosen, as if it had been the last time; it and the devices are known.
+    Tests share loaded models, as tracing one takes a second. Returns the viewer and the panel.
+    """
+
+    def load_once(path: str, **card: object) -> object:
+        if path not in _LOADED:
+            _LOADED[path] = load_model(path, **card)
+        return _LOADED[path]
+
+    monkeypatch.setattr(sys.modules["napari_attention_unet.predict"], "load_model", load_once)
+    kept.save(Choices(model=str(checkpoint), recent=[str(checkpoint)]))
+    _dock, panel = viewer.window.add_plugin_dock_widget("napari-attention-unet", "Attention U-Net")
+    settle(qtbot, panel)
+    return viewer, panel

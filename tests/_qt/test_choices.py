@@ -19,7 +19,12 @@ def test_defaults_where_nothing_is_kept():
 
 def test_choices_come_back():
     made = Choices(
-        model="/a/b.pth", recent=["/a/b.pth"], window=[-100.0, 300.0], slab=7, mask=False, memory=2.5
+        model="/a/b.pth",
+        recent=["/a/b.pth"],
+        window=[-100.0, 300.0],
+        slab=7,
+        mask=False,
+        memory=2.5,
     )
     kept.save(made)
     assert kept.load() == made

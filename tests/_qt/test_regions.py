@@ -40,7 +40,10 @@ def test_a_two_dimensional_shape_has_no_depth(image):
 
 def test_the_shapes_own_transform_counts(image):
     shapes = Shapes(
-        [rectangle((0, 3), (4, 6), z=0)], shape_type="rectangle", scale=(1, 1, 2), translate=(0, 0, 100)
+        [rectangle((0, 3), (4, 6), z=0)],
+        shape_type="rectangle",
+        scale=(1, 1, 2),
+        translate=(0, 0, 100),
     )
     assert box_of_shape(shapes, image, AXES) == ((0, 10), (2, 5), (3, 7))
 

@@ -62,6 +62,7 @@ def test_sizes_and_shapes():
         (1.2e-5, 1e-5, "1.2e-5"),
         (math.nan, 1, "–"),
         (0.5, 0, "0.50"),
+        (0.5, math.nan, "0.50"),
     ],
 )
 def test_coefficients_are_written_as_exactly_as_their_range_needs(value, span, expected):

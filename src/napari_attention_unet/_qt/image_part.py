@@ -188,7 +188,10 @@ class ImagePart(QWidget):
             chosen = box.value
             with box.changed.blocked():
                 box.reset_choices()
-                box.value = chosen if chosen in box.choices else self._guess(index + 1)
+                if chosen in box.choices:
+                    box.value = chosen
+                elif box.choices:
+                    box.value = self._guess(index + 1)
         self._adapt()
         self.refreshed.emit()
 
@@ -197,6 +200,9 @@ class ImagePart(QWidget):
         if (count, tuple(names)) == (self._in_channels, self._channel_names):
             return
         self._in_channels, self._channel_names = count, tuple(names)
+        if count > 1 and not self._chosen_by_person and self.image.choices:
+            with self.image.changed.blocked():
+                self.image.value = self._guess(0)
         self._adapt()
         self.refreshed.emit()
 

@@ -109,7 +109,7 @@ def number(value: float, span: float = 1.0) -> str:
     """
     if math.isnan(value):
         return "–"
-    digits = 2 if span <= 0 else min(4, max(2, 1 - math.floor(math.log10(span))))
+    digits = 2 if not span > 0 else min(4, max(2, 1 - math.floor(math.log10(span))))
     if value == 0 or 0.5 * 10**-digits <= abs(value) < 1000:
         return f"{value:.{digits}f}"
     return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import sys
 import threading
@@ -177,8 +176,6 @@ def run(
     finally:
         if steps is not None:
             steps.close()
-        del steps
-        _let_go()
 
 
 def _steps(
@@ -212,16 +209,8 @@ def _cancelled(generation: int, steps: Generator[Progress, None, Answer], starte
     process = psutil.Process()
     before = process.memory_info().rss
     steps.close()
-    _let_go()
     freed = max(0, before - process.memory_info().rss)
     return Answer(generation, seconds=time.perf_counter() - started, freed=freed)
-
-
-def _let_go() -> None:
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def explain(error: BaseException) -> tuple[str, str]:
