@@ -342,13 +342,18 @@ def _demo_on_virtual_screen(output: Path) -> int:
 
 
 def _gates_table(prediction: Prediction) -> Table:
-    """What each gate did, one row a gate in the order in which the network runs them."""
+    """What each gate did, one row a gate in the order in which the network runs them.
+
+    The means are over voxels inside and outside the mask; AUC says how well the coefficient alone
+    tells them apart.
+    """
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     from napari_attention_unet.inspect.measures import gate_measures
 
-    table = Table("gate", "grid", "samples z, y, x", "range", title="Attention gates")
-    for heading in ("inside mask", "outside", "AUC"):
+    table = Table("gate", "grid", "size z, y, x", "range", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("inside", "outside", "AUC"):
         table.add_column(heading, justify="right")
     table.add_column("remark")
     for gate, measured in zip(prediction.gates, gate_measures(prediction), strict=True):
