@@ -78,7 +78,7 @@ MODULE = trained(AttentionUNet3D(1, 3, (4, 6)))
 
 @pytest.fixture(scope="session")
 def model() -> nau.Model:
-    return nau.load_model(MODULE, in_channels=1, name="blog")
+    return nau.load_model(MODULE, name="blog")
 
 
 @pytest.fixture(scope="session")

@@ -371,7 +371,7 @@ def looping_over_size(self, x):
         (Function(lambda self, x: x), "returns its input"),
         (Function(lambda self, x: self.conv(x).mean((2, 3, 4))), r"returned \[\(1, 4\)\]"),
         (Function(lambda self, x: "mask"), "returned no tensor"),
-        (Function(lambda self, x: self.out(x)), "could not be run on an input of 1 channel"),
+        (Function(lambda self, x: self.conv(self.conv(x))), "could not be run on an input of 1 ch"),
         (Function(lambda self, x: self.conv(x.view(1, 1, 96, 96, 96))), "could not be run"),
         (torch.jit.script(nn.Conv3d(1, 2, 1)), "TorchScript"),
         (nn.ReLU(), "no 3D convolution.*give in_channels"),
@@ -387,6 +387,12 @@ def test_what_cannot_be_traced_is_said(module, message):
     with pytest.raises(GraphError, match=message):
         trace(module)
     assert module.training
+
+
+def test_channels_are_those_of_the_convolution_that_runs_first():
+    """Not of the one that was registered first."""
+    graph = trace(Function(lambda self, x: self.out(x)))
+    assert graph.in_channels == 4
 
 
 def test_sizes_of_flattened_axes():

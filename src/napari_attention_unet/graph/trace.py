@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
@@ -69,9 +69,9 @@ def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
             "network into its Python class instead."
         )
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    channels = _first_channels(module) if in_channels is None else in_channels
     first: Exception | None = None
     with _LOCK, _eval_mode(module):
+        channels = _first_channels(module) if in_channels is None else in_channels
         for base in _BASES:
             try:
                 return _trace_at(module, like, channels, base)
@@ -154,14 +154,31 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+class _Reached(Exception):  # noqa: N818  (it is no error)
+    """The first convolution is about to run."""
+
+
 def _first_channels(module: nn.Module) -> int:
-    for part in module.modules():
-        if isinstance(part, nn.Conv3d):
-            return part.in_channels
-    raise GraphError(
-        "The network has no 3D convolution to read the number of input channels from; give "
-        "in_channels."
-    )
+    """Input channels of the convolution that runs first, which need not be the first by name."""
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv3d)]
+    if not convolutions:
+        raise GraphError(
+            "The network has no 3D convolution to read the number of input channels from; give "
+            "in_channels."
+        )
+    reached = convolutions[:1]
+
+    def stop(convolution: nn.Conv3d, inputs: Any) -> None:
+        reached[0] = convolution
+        raise _Reached
+
+    hooks = [convolution.register_forward_pre_hook(stop) for convolution in convolutions]
+    # whatever else it raises, tracing will say it better
+    with torch.no_grad(), suppress(Exception):
+        module(torch.empty(1, 1, *_times(_FIRST, _BASES[0]), device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return reached[0].in_channels
 
 
 def _of_data(error: Exception) -> bool:
