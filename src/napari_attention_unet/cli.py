@@ -352,7 +352,10 @@ def _gates_table(prediction: Prediction) -> Table:
 
     from napari_attention_unet.inspect.measures import gate_measures
 
-    table = Table("gate", "grid", "size z, y, x", "range", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("gate", overflow="fold")
+    for heading in ("grid", "size z, y, x", "range"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("inside", "outside", "AUC"):
         table.add_column(heading, justify="right")
     table.add_column("remark")
