@@ -56,11 +56,6 @@ def test_names_do_not_depend_on_wrappers():
 # Ways of writing a gate.
 
 
-def written_in_forward(self, x):
-    y = self.conv(x)
-    return self.out(y * torch.sigmoid(self.psi(F.relu(self.conv2(F.avg_pool3d(y, 1)) + y))))
-
-
 def repeated(self, x):
     y = self.conv(x)
     return self.out(torch.sigmoid(self.psi(self.deep(x))).repeat(1, 4, 1, 1, 1) * y)
@@ -86,7 +81,7 @@ def squeezed(self, x):
     return self.out(y * torch.sigmoid(self.psi(self.deep(x))).squeeze(1).unsqueeze(1))
 
 
-def deep(self=None):
+def deep() -> nn.Module:
     return nn.Sequential(nn.Conv3d(1, 4, 2, 2), nn.ConvTranspose3d(4, 4, 2, 2))
 
 

@@ -92,6 +92,23 @@ def test_strides_of_other_factors():
     assert_same(graph, module, (45, 35, 20))
 
 
+def test_channels_are_those_of_the_convolution_that_runs_first():
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.psi = nn.Conv3d(4, 1, 1)
+            self.conv = nn.Conv3d(3, 4, 1)
+
+        def forward(self, x):
+            x = F.relu(x)
+            return self.psi(self.conv(x))
+
+    module = Late()
+    assert trace(module).in_channels == 3
+    assert not module.psi._forward_pre_hooks
+    assert not module.conv._forward_pre_hooks
+
+
 def test_input_off_the_stride_is_refused():
     graph = traced_unet("")
     with pytest.raises(GraphError, match=r"10, 8, 8.*multiple.*\(4, 4, 4\)"):

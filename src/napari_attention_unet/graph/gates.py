@@ -79,7 +79,7 @@ def _gate(graph: Graph, product: Node, mask: str, features: str) -> _Found | Non
         node = graph.nodes[before]
     if coefficients is None or before == graph.input:
         return None
-    kind = _kind(graph, node)
+    kind = _kind(node)
     causes = set(_causes(graph, node.name))
     if graph.input not in causes or (kind == "candidate" and not _learned(graph, causes)):
         return None
@@ -97,7 +97,7 @@ def _is_map(node: Node) -> bool:
     )
 
 
-def _kind(graph: Graph, node: Node) -> str:
+def _kind(node: Node) -> str:
     if node.op == "sigmoid":
         return "sigmoid"
     if node.op == "softmax" and isinstance(node.shape[node.args[1]], Extent):
@@ -165,12 +165,12 @@ def _names(found: list[_Found]) -> list[str]:
         if longer == lengths:
             break
         lengths = longer
-    for index, item in enumerate(found):
-        if not names[index] or names[index] in names[:index]:  # one module run several times
-            stem = names[index] or item.source.name
-            count = 1 if not names[index] else 2
-            names[index] = stem if count == 1 else f"{stem}_{count}"
-            while names[index] in names[:index]:
-                count += 1
-                names[index] = f"{stem}_{count}"
-    return names
+    unique: list[str] = []
+    for name, item in zip(names, found, strict=True):
+        stem = made = name or item.source.name
+        count = 1
+        while made in unique:  # one module run several times
+            count += 1
+            made = f"{stem}_{count}"
+        unique.append(made)
+    return unique
