@@ -116,7 +116,7 @@ def test_steps_lead_evenly_to_a_prediction(model: nau.Model) -> None:
     steps = list(nau.predict_steps(model, noise(), device="cpu"))
     done = [step.done for step in steps]
     assert done == sorted(done)
-    assert len({step.total for step in steps[1:]}) == 1
+    assert len({step.total for step in steps if step.done}) == 1
     assert all(step.done <= step.total for step in steps)
     assert steps[-1].done == steps[-1].total
     assert all(step.message for step in steps)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Generator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import nn
 
 from napari_attention_unet.errors import CheckpointError, InputError
 from napari_attention_unet.graph.graph import Gate, Graph
-from napari_attention_unet.graph.lower import Program, lower
+from napari_attention_unet.graph.lower import Program, lower_steps
 from napari_attention_unet.graph.trace import trace
 from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
 from napari_attention_unet.models.card import ClassInfo
@@ -39,7 +39,6 @@ class Model:
     graph: Graph = field(repr=False)
     sha256: str
     _lowered: dict[tuple[str, torch.dtype], Program] = field(default_factory=dict, repr=False)
-    _lock: Lock = field(default_factory=Lock, repr=False)
 
     @property
     def name(self) -> str:
@@ -78,12 +77,25 @@ class Model:
 
     def program(self, device: torch.device, dtype: torch.dtype) -> Program:
         """The network lowered for a device and precision; the latest one is kept."""
+        steps = self.program_steps(device, dtype)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as end:
+            program: Program = end.value
+            return program
+
+    def program_steps(
+        self, device: torch.device, dtype: torch.dtype
+    ) -> Generator[float, None, Program]:
+        """`program` in steps that tell the share that is done."""
         key = (str(device), dtype)
-        with self._lock:
-            if key not in self._lowered:
-                self._lowered.clear()  # the weights of one are enough
-                self._lowered[key] = lower(self.graph, device, dtype)
-            return self._lowered[key]
+        program = self._lowered.get(key)
+        if program is None:
+            program = yield from lower_steps(self.graph, device, dtype)
+            self._lowered.clear()  # the weights of one are enough
+            self._lowered[key] = program
+        return program
 
 
 def load_model(source: str | Path | nn.Module, **card: Any) -> Model:

@@ -197,7 +197,8 @@ def _steps(job: Job) -> Generator[Step, None, None]:
     model, frame = job.model, job.frame
     meter, started = _Meter(), perf_counter()
     yield meter.step(0.0, "Preparing the network")
-    program = model.program(job.device, job.dtype)
+    lowering = model.program_steps(job.device, job.dtype)
+    program = yield from _metered(lowering, meter, 0.0, "Preparing the network")
     budget = memory_budget(job.device, job.settings.memory)
     plan = make_plan(program, frame.padded, budget, job.settings.plan, job.imposed)
     course = Course(program, plan)

@@ -8,7 +8,7 @@ float32: the convolution before each gate's sigmoid, the sigmoid, and the output
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -102,8 +102,36 @@ def lower(graph: Graph, device: torch.device, dtype: torch.dtype) -> Program:
     dtype : torch.dtype
         ``torch.float32``, or ``torch.bfloat16`` or ``torch.float16`` for reduced precision.
     """
-    with torch.inference_mode():
-        return Program(graph, tuple(_Lowering(graph, device, dtype).run()), device, dtype)
+    steps = lower_steps(graph, device, dtype)
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        program: Program = end.value
+        return program
+
+
+def lower_steps(
+    graph: Graph, device: torch.device, dtype: torch.dtype
+) -> Generator[float, None, Program]:
+    """Lower a graph operation by operation, which takes seconds for a wide network; see `lower`.
+
+    Yields
+    ------
+    float
+        Share that is done, 0..1.
+    """
+    lowering = _Lowering(graph, device, dtype)
+    made: list[Operation] = []
+    for index, node in enumerate(graph.nodes.values()):
+        if node.name not in lowering.folded:
+            with torch.inference_mode():
+                made.append(lowering.operation(node))
+            yield index / len(graph.nodes)
+    # an operation is named after the last node folded into it, and stands in its place
+    order = {name: index for index, name in enumerate(graph.nodes)}
+    made.sort(key=lambda op: order[op.name])
+    return Program(graph, tuple(made), device, dtype)
 
 
 class _Lowering:
@@ -113,16 +141,6 @@ class _Lowering:
         self.kept = {graph.output, *(gate.node for gate in graph.gates)}
         self.exact = set() if dtype == torch.float32 else self._deciding()
         self.folded: set[str] = set()
-
-    def run(self) -> list[Operation]:
-        made = [
-            self._operation(node)
-            for node in self.graph.nodes.values()
-            if node.name not in self.folded
-        ]
-        # an operation is named after the last node folded into it, and stands in its place
-        order = {name: index for index, name in enumerate(self.graph.nodes)}
-        return sorted(made, key=lambda op: order[op.name])
 
     def _deciding(self) -> set[str]:
         """Nodes back from the output and from each gate up to the convolution before."""
@@ -137,7 +155,8 @@ class _Lowering:
                 waiting.extend(node.inputs)
         return found
 
-    def _operation(self, node: Node) -> Operation:
+    def operation(self, node: Node) -> Operation:
+        """The operation of a node and of what can be folded into it."""
         known = {
             "conv3d": self._convolution,
             "conv_transpose3d": self._convolution,
