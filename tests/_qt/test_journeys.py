@@ -163,10 +163,17 @@ def test_gates_are_shown_alone_hidden_and_scaled(docked, qtbot, checkpoint, blob
 
     rows[hidden].eye.click()
     assert [layer.visible for layer in layers] == [True, True]
+    (mask,) = results(viewer, "mask")
     qtbot.mouseClick(rows[hidden].solo_button, Qt.MouseButton.LeftButton)
     assert [layer.visible for layer in layers] == [i == hidden for i in range(2)]
-    qtbot.mouseClick(rows[hidden].solo_button, Qt.MouseButton.LeftButton)
+    assert not mask.visible
+    qtbot.mouseClick(rows[shown].solo_button, Qt.MouseButton.LeftButton)
+    assert [layer.visible for layer in layers] == [i == shown for i in range(2)]
+    assert rows[shown].solo_button.isChecked()
+    assert not rows[hidden].solo_button.isChecked()
+    qtbot.mouseClick(rows[shown].solo_button, Qt.MouseButton.LeftButton)
     assert [layer.visible for layer in layers] == [True, True]
+    assert mask.visible
 
     named(panel, "scaling_percentile").click()
     for row, layer in zip(rows, layers, strict=True):
@@ -294,12 +301,12 @@ def test_one_layer_a_channel(docked, qtbot, two_channel_checkpoint, blob):
     both = np.stack([blob, blob[::-1]])
     np.testing.assert_array_equal(mask.data, predict(load_model(two_channel_checkpoint), both).mask)
     wrong = viewer.add_image(blob[:, :10], name="small")
-    panel.image.channels[0].value = wrong
+    panel.image.channels.boxes[0].value = wrong
     assert not named(panel, "run").isEnabled()
     assert "differ in shape" in message(panel)
     stacked = viewer.add_image(both, name="stack")
     panel.image.image.value = stacked
-    assert panel.image.channels == []
+    assert panel.image.channels.boxes == []
     run(qtbot, panel)
     assert results(viewer, "mask")[-1].data.shape[-3:] == blob.shape
 

@@ -17,11 +17,12 @@ from .files import Drops
 from .gates_part import EMPTY, NONE_FOUND, NOT_SHOWN
 from .models import ModelFacts, ModelStore, Prefetch
 from .oblique import is_oblique, is_shown_oblique, show_oblique
-from .request import Answer, Progress, Request, duration, parse_spacing, size
+from .outcome import READY, RESET, Said, cancelled, done, not_ready, outdated, removed
+from .request import Answer, Progress, Request, parse_spacing
 from .results import Results
 from .style import palette
 from .viewer_link import ViewerLink
-from .worker import Runner
+from .worker import Runner, explain
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Controller(QObject):
         self._run: _Run | None = None
         self._outdated_meanwhile = False
         self._first_time = 0
-        self._said: tuple[str, str, str] | None = None
+        self._said: Said | None = None
 
         self.models = ModelStore()
         self.prefetch = Prefetch(self.models, self)
@@ -111,15 +112,10 @@ class Controller(QObject):
             self._foot.set_ready("A run is under way.")
             return
         self._foot.set_ready(reason)
-        text, role, details = self._said or ("", "dim", "")
-        if reason and role in ("warning", "error"):  # something happened, and now Run cannot work
-            self._foot.say(f"{text} {reason}", role, details)
-        elif reason:
-            broken = self._model.facts is not None and reason == self._model.facts.error
-            nothing = self._image.layer is None or self._model.facts is None
-            self._foot.say(reason, "error" if broken else "dim" if nothing else "warning")
+        if reason:
+            self._foot.say(*not_ready(reason, self._said, self._model.facts, volume))
         else:
-            self._foot.say(text or "Ready.", role, details)
+            self._foot.say(*(self._said or READY))
 
     def run(self) -> None:
         """Start a run of what is chosen."""
@@ -201,7 +197,7 @@ class Controller(QObject):
         self._view.letters_box.setChecked(defaults.letters)
         self._gates.set_scaling(defaults.scaling)
         self.save_choices()
-        self._say("Every choice is back at its default.")
+        self._say(*RESET)
 
     def close(self) -> None:
         """Stop everything and let go of the viewer."""
@@ -228,16 +224,15 @@ class Controller(QObject):
         if run is None:
             return
         if answer.error:
-            self._said = (answer.error, "error", answer.details)
-        elif not answer.predictions:
-            freed = f"; {size(answer.freed)} of memory freed" if answer.freed > 2**20 else ""
-            self._said = (
-                f"Cancelled after {duration(answer.seconds)}{freed}. Nothing was changed.",
-                "dim",
-                "",
-            )
+            self._said = Said(answer.error, "error", answer.details)
+        elif answer.predictions:
+            try:
+                self._show(run, answer)
+            except Exception as error:  # napari may refuse a layer; the panel goes on
+                self._said = Said(explain(error)[0], "error")
         else:
-            self._show(run, answer)
+            self._said = cancelled(answer)
+        self.prefetch.find_devices()
         self.refresh()
 
     def _show(self, run: _Run, answer: Answer) -> None:
@@ -246,7 +241,7 @@ class Controller(QObject):
         here = self._image.time_on_display() - first if source is self._image.layer else 0
         here = max(0, min(here, len(answer.measures) - 1))
         telling = most_telling(list(answer.measures[here]))
-        shown = self.results.show(
+        shown, others = self.results.show(
             answer,
             source,
             run.outputs,
@@ -258,20 +253,17 @@ class Controller(QObject):
         found = len(answer.measures[0])
         message = NONE_FOUND.format(model=run.model) if not found else NOT_SHOWN
         self._first_time = first
-        self._gates.set_gates(shown, EMPTY if shown else message, palette(self._viewer.theme))
+        self._gates.set_gates(
+            shown, others, EMPTY if shown else message, palette(self._viewer.theme)
+        )
         self._gates.show_time(here)
         for gate in shown:
             if gate.name == telling:
                 self._select(gate.layer)
-        words = [f"Done in {duration(answer.seconds)}", where(answer)]
-        if found and telling is None:
-            words.append("every gate is flagged, so none is shown")
-        elif not found:
-            words.append("no attention gate found")
-        self._said = (" · ".join(word for word in words if word), "good", "")
+        self._said = done(answer, telling)
         if self._outdated_meanwhile:
             self.results.mark_outdated(source)
-            self._said = (f"'{source.name}' changed during the run: outdated.", "warning", "")
+            self._said = outdated(source.name, meanwhile=True)
 
     def _on_facts(self, facts: ModelFacts) -> None:
         self._model.show_facts(facts)
@@ -282,7 +274,7 @@ class Controller(QObject):
         if self._run is not None and source in self._run.sources:
             self._outdated_meanwhile = True
         else:
-            self._say(f"'{source.name}' changed: its results are outdated. Run again.", "warning")
+            self._say(*outdated(source.name, meanwhile=False))
 
     # --- the viewer -----------------------------------------------------------------------------
 
@@ -293,11 +285,7 @@ class Controller(QObject):
             self.runner.abandon()
             self._run = None
             self._foot.end()
-            self._said = (
-                f"'{layer.name}' was removed while it was run; the run was stopped.",
-                "warning",
-                "",
-            )
+            self._said = removed(layer.name)
 
     def _on_step(self) -> None:
         self._gates.show_time(self._image.time_on_display() - self._first_time)
@@ -321,21 +309,14 @@ class Controller(QObject):
 
     # --- helpers --------------------------------------------------------------------------------
 
-    def _say(self, text: str, role: str = "dim") -> None:
+    def _say(self, text: str, role: str = "dim", details: str = "") -> None:
         """Say something until the next choice; an empty text takes back what was said."""
-        self._said = (text, role, "") if text else None
-        if self._run is None and text:
-            self._foot.say(text, role)
+        self._said = Said(text, role, details) if text else None
+        if self._run is None:
+            self.refresh()
 
     def _volume(self) -> tuple[Volume | None, str]:
         try:
             return self._image.volume(), ""
         except InputError as error:
             return None, str(error)
-
-
-def where(answer: Answer) -> str:
-    """Device, precision and plan of a run, of its provenance."""
-    about = answer.predictions[0].provenance
-    words = [str(about.get(key, "")) for key in ("device", "precision", "plan")]
-    return ", ".join(word for word in words if word)

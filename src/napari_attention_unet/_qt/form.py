@@ -47,6 +47,14 @@ class Form(QWidget):
         self._grid.addWidget(widget, self._grid.rowCount(), 0, 1, 2)
         self._rows[widget] = None
 
+    def remove(self, control: QWidget) -> None:
+        """Take a row away."""
+        for widget in (control, self._rows.pop(control)):
+            if widget is not None:
+                self._grid.removeWidget(widget)
+                widget.hide()
+                widget.deleteLater()
+
     def show_row(self, control: QWidget, shown: bool) -> None:
         """Show or hide a row."""
         control.setVisible(shown)

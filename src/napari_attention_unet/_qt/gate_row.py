@@ -101,7 +101,7 @@ class GateRow(QFrame):
         self.solo_button.setText("solo")
         self.solo_button.setCheckable(True)
         self.solo_button.setToolTip(
-            f"Show {gate.name} alone among the gates; once more brings the others back"
+            f"Show {gate.name} alone over the image; once more brings the mask and the others back"
         )
         self.solo_button.setAccessibleName(f"solo {gate.name}")
         self.solo_button.clicked.connect(self._solo_clicked)
@@ -128,8 +128,8 @@ class GateRow(QFrame):
         self.flag = _label("warning", "Such a gate tells nothing about the image")
         self.flag.setWordWrap(True)
         column = QVBoxLayout(self)
-        column.setContentsMargins(6, 5, 6, 5)
-        column.setSpacing(3)
+        column.setContentsMargins(6, 3, 6, 3)
+        column.setSpacing(2)
         column.addLayout(top)
         column.addWidget(self.bar)
         column.addWidget(self.numbers)

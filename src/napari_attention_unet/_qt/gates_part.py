@@ -41,17 +41,13 @@ class GatesPart(QWidget):
         self.setObjectName("gates")
         self._scaling = scaling
         self._rows: list[GateRow] = []
-        self._before_solo: dict[int, bool] = {}
+        self._others: list[Any] = []
+        self._before_solo: list[tuple[Any, bool]] = []
         self._alone: Any = None
 
         title = QLabel("Gates")
         title.setProperty("role", "heading")
         self._range = QButtonGroup(self)
-        head = QHBoxLayout()
-        head.setContentsMargins(0, 0, 0, 0)
-        head.setSpacing(2)
-        head.addWidget(title)
-        head.addStretch(1)
         self.full, self.percentile = QToolButton(), QToolButton()
         for button, text, name, tip in (
             (self.full, "0–1", "full", "Colours from 0 to 1: gates compare with each other"),
@@ -69,7 +65,6 @@ class GatesPart(QWidget):
             button.setToolTip(tip)
             button.setAccessibleName(f"display range {text}")
             self._range.addButton(button)
-            head.addWidget(button)
         self.full.clicked.connect(self._to_full)
         self.percentile.clicked.connect(self._to_percentile)
 
@@ -84,16 +79,16 @@ class GatesPart(QWidget):
         self._percent.setProperty("role", "dim")
         self._percent.setMinimumWidth(38)
         self._percent.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        opacity_label = QLabel("opacity")
-        opacity_label.setProperty("role", "label")
-        line = QHBoxLayout()
-        line.setContentsMargins(0, 0, 0, 0)
-        line.setSpacing(8)
-        line.addWidget(opacity_label)
-        line.addWidget(self.opacity, 1)
-        line.addWidget(self._percent)
-        self._controls = QWidget()
-        self._controls.setLayout(line)
+        head = QHBoxLayout()
+        head.setContentsMargins(0, 0, 0, 0)
+        head.setSpacing(2)
+        head.addWidget(title)
+        head.addSpacing(10)
+        head.addWidget(self.opacity, 1)
+        head.addWidget(self._percent)
+        head.addSpacing(6)
+        head.addWidget(self.full)
+        head.addWidget(self.percentile)
 
         self.message = QLabel(EMPTY)
         self.message.setObjectName("gates_message")
@@ -107,7 +102,6 @@ class GatesPart(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
         column.addLayout(head)
-        column.addWidget(self._controls)
         column.addWidget(self.message)
         column.addLayout(self._list)
         self._show_controls(False)
@@ -122,12 +116,16 @@ class GatesPart(QWidget):
         """Display range of all gates, ``"full"`` or ``"percentile"``."""
         return self._scaling
 
-    def set_gates(self, gates: Sequence[ShownGate], message: str, palette: Palette) -> None:
+    def set_gates(
+        self, gates: Sequence[ShownGate], others: Sequence[Any], message: str, palette: Palette
+    ) -> None:
         """Show these gates; the message stands where there is none.
 
-        The display range of the layers is set to the chosen scaling.
+        The display range of the layers is set to the chosen scaling. `others` are the other layers
+        of the run, which step back while one gate is shown alone.
         """
         self.clear(message)
+        self._others = list(others)
         for gate in gates:
             row = GateRow(gate)
             row.set_palette(palette)
@@ -151,6 +149,7 @@ class GatesPart(QWidget):
             row.setParent(None)
             row.deleteLater()
         self._rows.clear()
+        self._others.clear()
         self._before_solo.clear()
         self._alone = None
         self.message.setText(message)
@@ -187,18 +186,19 @@ class GatesPart(QWidget):
         self._scale()
 
     def toggle_solo(self, layer: Any) -> None:
-        """Show one gate alone; the same one again brings the others back."""
+        """Show one gate alone over the image; the same one again brings the others back."""
+        layers = [*(row.gate.layer for row in self._rows), *self._others]
         if self._alone is layer:
-            for row in self._rows:
-                row.gate.layer.visible = self._before_solo.get(id(row.gate.layer), False)
+            for other, visible in self._before_solo:
+                other.visible = visible
             self._alone = None
             self._before_solo.clear()
         else:
             if self._alone is None:
-                self._before_solo = {id(r.gate.layer): r.gate.layer.visible for r in self._rows}
+                self._before_solo = [(other, other.visible) for other in layers]
             self._alone = layer
-            for row in self._rows:
-                row.gate.layer.visible = row.gate.layer is layer
+            for other in layers:
+                other.visible = other is layer
         for row in self._rows:
             row.set_current(row.gate.layer is self._alone)
 
@@ -226,7 +226,6 @@ class GatesPart(QWidget):
             row.gate.layer.opacity = percent / 100
 
     def _show_controls(self, shown: bool) -> None:
-        self._controls.setVisible(shown)
-        self.full.setVisible(shown)
-        self.percentile.setVisible(shown)
+        for control in (self.opacity, self._percent, self.full, self.percentile):
+            control.setVisible(shown)
         self.message.setVisible(not shown)

@@ -15,6 +15,7 @@ from napari_attention_unet.io.layers import time_points, volume_from_layers
 from napari_attention_unet.io.placement import LayerAxes, layer_axes, layer_shape
 from napari_attention_unet.volume import Box, Volume
 
+from .channel_boxes import ChannelBoxes
 from .choices import Choices
 from .form import Form, Note, beside, describe, native
 from .regions import box_of_shape, visible_slab
@@ -56,12 +57,10 @@ class ImagePart(QWidget):
             "image",
             "The 3D image to run the network on. Files can be dropped anywhere on this panel.",
         )
-        self._image_label = self.image.native
         self.image.native.setPlaceholderText("none yet")
-        self._channels_form = Form()
-        self.channels: list[ComboBox] = []
+        self.channels = ChannelBoxes(self._image_choices)
         form.add_note(self.note)
-        form.add_wide(self._channels_form)
+        form.add_wide(self.channels)
         form.add("time", native(self.time), "time", "Run the time point on display, or all of them")
         form.add(
             "level",
@@ -91,6 +90,7 @@ class ImagePart(QWidget):
         for control in (self.time, self.level, self.slab):
             control.changed.connect(self._on_change)
         self.region.changed.connect(self._on_region)
+        self.channels.changed.connect(self._on_change)
         self.image.changed.connect(self._on_image)
 
     # --- what is chosen -------------------------------------------------------------------------
@@ -103,8 +103,7 @@ class ImagePart(QWidget):
     @property
     def layers(self) -> list[Any]:
         """The chosen layers, one a channel, or a single one with a channel axis."""
-        chosen = [self.image.value, *(box.value for box in self.channels)]
-        return [layer for layer in chosen if layer is not None]
+        return [] if self.layer is None else [self.layer, *self.channels.layers]
 
     @property
     def leading(self) -> str:
@@ -184,14 +183,7 @@ class ImagePart(QWidget):
                 self.image.value = kept
             elif choices:
                 self.image.value = next((c for c in reversed(choices) if _is_volume(c)), choices[0])
-        for index, box in enumerate(self.channels):
-            chosen = box.value
-            with box.changed.blocked():
-                box.reset_choices()
-                if chosen in box.choices:
-                    box.value = chosen
-                elif box.choices:
-                    box.value = self._guess(index + 1)
+        self.channels.refresh(self.layer)
         self._adapt()
         self.refreshed.emit()
 
@@ -202,7 +194,7 @@ class ImagePart(QWidget):
         self._in_channels, self._channel_names = count, tuple(names)
         if count > 1 and not self._chosen_by_person and self.image.choices:
             with self.image.changed.blocked():
-                self.image.value = self._guess(0)
+                self.image.value = self.channels.guess(0, None, names)
         self._adapt()
         self.refreshed.emit()
 
@@ -249,45 +241,14 @@ class ImagePart(QWidget):
             levels = [(f"{i} · {shape_text(d.shape[-3:])}", i) for i, d in enumerate(layer.data)]
             if [c for _, c in levels] != list(self.level.choices) or self.level.native.count() == 1:
                 self.level.choices = levels
-        self._form.show_row(self._channels_form, False)
-        self._make_channels(axes)
-        self.slab.native.setVisible(self.region.value == "slab")
-
-    def _make_channels(self, axes: LayerAxes | None) -> None:
         wanted = 0
-        if axes is not None and axes.channel is None and self._in_channels > 1:
+        if axes is not None and axes.channel is None:
             wanted = self._in_channels - 1
-        names = self._channel_names
-        self._form.set_label(self.image.native, names[0] if names and wanted else "image")
-        while len(self.channels) > wanted:
-            box = self.channels.pop()
-            self._channels_form.show_row(box.native, False)
-            box.native.setParent(None)
-            box.native.deleteLater()
-        while len(self.channels) < wanted:
-            index = len(self.channels) + 1
-            box = ComboBox(choices=self._image_choices)
-            label = names[index] if index < len(names) else f"channel {index + 1}"
-            self._channels_form.add(
-                label, native(box), f"channel_{index + 1}", f"The image of channel {index + 1}"
-            )
-            self.channels.append(box)
-            box.value = self._guess(index)
-            box.changed.connect(self._on_change)
-        self._form.show_row(self._channels_form, wanted > 0)
-
-    def _guess(self, channel: int) -> Any:
-        """The layer that most likely is a channel: by its name, else by its turn."""
-        choices = self._image_choices()
-        if not choices:
-            return None
-        if channel < len(self._channel_names):
-            word = self._channel_names[channel].lower()
-            for layer in choices:
-                if word in layer.name.lower().replace("·", " ").replace("_", " ").split():
-                    return layer
-        start = choices.index(self.layer) if self.layer in choices else 0
-        return choices[(start + channel) % len(choices)]
+        self.channels.set_count(wanted, self._channel_names, layer)
+        self._form.show_row(self.channels, wanted > 0)
+        named = self._channel_names[:1] if wanted else ()
+        self._form.set_label(self.image.native, named[0] if named else "image")
+        self.slab.native.setVisible(self.region.value == "slab")
 
     def _on_region(self) -> None:
         self.slab.native.setVisible(self.region.value == "slab")

@@ -103,13 +103,13 @@ class ColourBar(QWidget):
 
 
 def number(value: float, span: float = 1.0) -> str:
-    """A coefficient as short as it stays readable next to others `span` away from it.
+    """A coefficient with as many digits as tell it from others `span` away.
 
-    ``0.07`` and ``0.98`` at a span of 1, ``0.5123`` at a span of 0.01, ``1.2e-5`` near zero.
+    ``0.07`` at a span of 1, ``0.512`` at a span of 0.05, ``1.2e-5`` at a span of 0.0001.
     """
     if math.isnan(value):
         return "–"
-    digits = 2 if not span > 0 else min(4, max(2, 1 - math.floor(math.log10(span))))
-    if value == 0 or 0.5 * 10**-digits <= abs(value) < 1000:
-        return f"{value:.{digits}f}"
+    digits = 2 if not span > 0 else max(2, 1 - math.floor(math.log10(span)))
+    if value == 0 or digits <= 4 or abs(value) >= 0.1:
+        return f"{value:.{min(digits, 4)}f}"
     return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e+")

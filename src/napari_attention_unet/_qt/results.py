@@ -69,7 +69,7 @@ class Results:
         leading: str,
         model: str,
         first: str | None,
-    ) -> list[ShownGate]:
+    ) -> tuple[list[ShownGate], list[Any]]:
         """Add the layers of a run that came to its end.
 
         Parameters
@@ -91,8 +91,10 @@ class Results:
 
         Returns
         -------
-        list of ShownGate
+        gates : list of ShownGate
             In the order in which the network runs them; empty if gates were not asked for.
+        others : list of napari layers
+            Mask and probabilities.
         """
         made = layers_from_prediction(
             answer.predictions,
@@ -114,20 +116,18 @@ class Results:
                 self._viewer.layers.append(layer)
             else:
                 self._viewer.layers.insert(at + offset, layer)
-        gates = {g.name: g for g in answer.predictions[0].gates}
-        shown = []
+        labels = {gate.name: gate.label for gate in answer.predictions[0].gates}
+        order = list(labels)
+        shown, others = [], []
         for layer in layers:
             about = layer.metadata[RESULT_KEY]
             if about["role"] == "gate":
-                index = list(gates).index(about["gate"])
-                shown.append(
-                    ShownGate(
-                        layer,
-                        gates[about["gate"]].label,
-                        tuple(each[index] for each in answer.measures),
-                    )
-                )
-        return shown
+                name = about["gate"]
+                measures = tuple(each[order.index(name)] for each in answer.measures)
+                shown.append(ShownGate(layer, labels[name], measures))
+            else:
+                others.append(layer)
+        return shown, others
 
     def mark_outdated(self, source: Any) -> None:
         """Rename the results of a source so that nobody takes them for current ones."""

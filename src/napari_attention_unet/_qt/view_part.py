@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from napari_attention_unet.volume import VIEW_ORDERS
 
@@ -28,17 +28,10 @@ class ViewPart(QWidget):
         self.letters = Letters(viewer)
         self.letters.show(letters_shown)
 
-        title = QLabel("View")
-        title.setProperty("role", "heading")
         self.letters_box = QCheckBox("letters")
         self.letters_box.setObjectName("letters")
         self.letters_box.setChecked(letters_shown)
         self.letters_box.toggled.connect(self._show_letters)
-        head = QHBoxLayout()
-        head.setContentsMargins(0, 0, 0, 0)
-        head.addWidget(title)
-        head.addStretch(1)
-        head.addWidget(self.letters_box)
 
         line = QHBoxLayout()
         line.setContentsMargins(0, 0, 0, 0)
@@ -58,6 +51,8 @@ class ViewPart(QWidget):
             )
             self.buttons[name] = button
             line.addWidget(button, 1)
+        line.addSpacing(6)
+        line.addWidget(self.letters_box)
         self.oblique = QToolButton()
         self.oblique.setObjectName("oblique")
         self.oblique.setText("true oblique 3D")
@@ -72,7 +67,6 @@ class ViewPart(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
-        column.addLayout(head)
         column.addLayout(line)
         column.addWidget(self.oblique)
         self._events = (viewer.dims.events.order, viewer.dims.events.ndisplay)
