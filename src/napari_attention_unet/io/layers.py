@@ -162,6 +162,7 @@ _OVERLAY: dict[str, Any] = {
     "blending": "translucent_no_depth",
     "interpolation2d": "linear",
     "interpolation3d": "linear",
+    "opacity": 0.7,  # the image stays readable where the coefficient is high, too
 }
 
 
