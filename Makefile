@@ -29,7 +29,7 @@ lint: $(READY)  ## check style, types and the manifest
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	.venv/bin/lint-imports --no-logo
+	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/npe2 validate napari_attention_unet
 
 format: $(READY)  ## put the code into the project's style
