@@ -51,9 +51,9 @@ class Recipe:
         Of the weights, and with the step number of each step's view.
     """
 
-    steps: int = 2000
+    steps: int = 2300
     cooldown: float = 0.3
-    settle: float = 0.25
+    settle: float = 0.65
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     warmup: int = 100
