@@ -357,3 +357,63 @@ def test_files_that_cannot_be_used_are_named(docked, qtbot, tmp_path: Path, name
     drop(panel, [path])
     wait_said(qtbot, panel, name)
     assert len(viewer.layers) == 0
+
+
+def test_the_bundled_model_on_a_part_of_the_bundled_head(docked, qtbot):
+    viewer, panel = docked
+    viewer.open_sample("napari-attention-unet", "t1-head")
+    (head,) = viewer.layers
+    panel.model.model.value = "brain-t1"
+    settle(qtbot, panel)
+    shapes = viewer.add_shapes(name="box", ndim=3, units=head.units)
+    corners = head.data_to_world((45, 30, 25)), head.data_to_world((45, 69, 64))
+    (z, y0, x0), (_, y1, x1) = corners
+    shapes.add_rectangles([np.array([(z, y0, x0), (z, y0, x1), (z, y1, x1), (z, y1, x0)])])
+    panel.image.region.value = "box"
+    panel.advanced.keep_largest.value = True
+    run(qtbot, panel)
+    assert "Done in" in message(panel)
+    (mask,) = results(viewer, "mask")
+    assert mask.data.shape == (91, 40, 40)
+    np.testing.assert_allclose(mask.data_to_world((0, 0, 0)), head.data_to_world((0, 30, 25)))
+    assert list(mask.features["class"])[1:] == ["grey matter", "white matter", "CSF"]
+    assert {1, 2} <= set(np.unique(mask.data)), "neither grey nor white matter in a brain"
+    assert mask.metadata[RESULT_KEY]["options"]["keep_largest"]
+    assert [row.gate.name for row in panel.gates.rows] == ["att4", "att3", "att2", "att1"]
+    assert [row.gate.grid for row in panel.gates.rows] == ["1/8", "1/4", "1/2", "1/1"]
+    assert sum(layer.visible for layer in results(viewer, "gate")) == 1
+
+
+def test_an_oblique_head_is_shown_at_its_exact_place_on_request(docked, qtbot, tmp_path, blob):
+    viewer, panel = docked
+    angle = np.deg2rad(20)
+    affine = np.eye(4)
+    affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine[:3, :3] *= 2
+    affine[:3, 3] = (-10, 20, 30)
+    path = tmp_path / "tilted.nii.gz"
+    nib.save(nib.Nifti1Image(blob, affine), path)
+    drop(panel, [path])
+    qtbot.waitUntil(lambda: len(viewer.layers) == 1)
+    (image,) = viewer.layers
+    oblique = named(panel, "oblique")
+    assert not oblique.isHidden()
+    np.testing.assert_array_equal(np.asarray(image.affine), np.eye(4))
+    run(qtbot, panel)
+
+    oblique.click()
+    assert viewer.dims.ndisplay == 3
+    # world is z, y, x growing to inferior, posterior, left; the file's is x, y, z to right,
+    # anterior, superior
+    for voxel in ((0, 0, 0), (5, 6, 7)):
+        exact = -(affine @ [*voxel, 1])[:3][::-1]
+        index = np.array(voxel)[::-1]
+        shown = np.array([n - 1 for n in image.data.shape]) - index
+        np.testing.assert_allclose(image.data_to_world(shown), exact, atol=1e-4)
+    for layer in results(viewer):
+        np.testing.assert_array_equal(np.asarray(layer.affine), np.asarray(image.affine))
+        assert "outdated" not in layer.name
+    oblique.click()
+    assert viewer.dims.ndisplay == 2
+    for layer in viewer.layers:
+        np.testing.assert_array_equal(np.asarray(layer.affine), np.eye(4))

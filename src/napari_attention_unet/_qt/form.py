@@ -97,10 +97,14 @@ def beside(*widgets: QWidget, stretch: int = 0) -> QWidget:
 
 
 class Note(QLabel):
-    """A small text that wraps, and is always given the height of all its lines."""
+    """A small text that wraps, and is always given the height of all its lines.
 
-    def __init__(self, text: str = "", role: str = "dim") -> None:
+    With `least_lines` it keeps room for that many, so that what is around it stays in place.
+    """
+
+    def __init__(self, text: str = "", role: str = "dim", least_lines: int = 1) -> None:
         super().__init__(text)
+        self._least_lines = least_lines
         self.setProperty("role", role)
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -117,7 +121,8 @@ class Note(QLabel):
         self._fit()
 
     def _fit(self) -> None:
-        self.setMinimumHeight(max(0, self.heightForWidth(self.width())))
+        least = self._least_lines * self.fontMetrics().lineSpacing()
+        self.setMinimumHeight(max(least, self.heightForWidth(self.width())))
 
 
 def rule() -> QFrame:

@@ -65,7 +65,7 @@ class RunPart(QWidget):
         self.bar.setSizePolicy(policy)
         self.bar.hide()
 
-        self.message = Note()
+        self.message = Note(least_lines=2)
         self.message.setObjectName("message")
         self.message.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
 
