@@ -191,11 +191,11 @@ def _channels(layer: Any, time_index: int, level: int, leading: Any) -> Any:
 
 
 def _concatenate(channels: list[Any]) -> Any:
-    if all(isinstance(data, np.ndarray) for data in channels):
-        return np.concatenate(channels)
+    """One array of all channels, lazily: this runs wherever a person chooses layers."""
     import dask.array as da
 
-    return da.concatenate(channels)  # type: ignore[no-untyped-call]
+    lazy = [da.from_array(c, name=False) if isinstance(c, np.ndarray) else c for c in channels]  # type: ignore[no-untyped-call]
+    return da.concatenate(lazy)  # type: ignore[no-untyped-call]
 
 
 def _check_same_grid(first: Any, layer: Any, wanted: Any, shape: Any) -> None:
