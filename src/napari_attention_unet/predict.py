@@ -36,7 +36,7 @@ __all__ = ["Model", "Settings", "load_model", "predict", "predict_steps"]
 T = TypeVar("T")
 
 #: Work (see `Operation.work`) in the time in which a voxel is read and normalised, or labelled.
-_READING, _LABELLING = 3e3, 5e3
+_READING, _LABELLING = 1e4, 5e3
 
 
 def predict(

@@ -14,7 +14,7 @@ from napari_attention_unet.graph.graph import Extent, Ref, substitute
 from napari_attention_unet.volume import Shape3
 
 #: Floating-point operations in the time in which one number is read or written.
-_NUMBER = 30.0
+_NUMBER = 80.0
 
 Range = tuple[int, int]
 Shape = tuple[int, ...]
