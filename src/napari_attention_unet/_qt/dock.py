@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeySequence, QShortcut
+from napari.settings import get_settings
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent
 from qtpy.QtWidgets import QFrame, QLineEdit, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from .advanced_part import AdvancedPart
@@ -61,31 +63,29 @@ class AttentionUNetPanel(QWidget):
         self._lay_out()
         self._follow_theme()
         self.controller = Controller(self, viewer)
-        viewer.events.theme.connect(self._follow_theme)
-        for keys, slot in (
-            ("Ctrl+Return", self.controller.run),
-            ("Ctrl+Enter", self.controller.run),
-            ("Escape", self.controller.cancel),
-        ):
-            shortcut = QShortcut(QKeySequence(keys), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(slot)
+        self._looks = (viewer.events.theme, get_settings().appearance.events.font_size)
+        for event in self._looks:
+            event.connect(self._follow_theme)
         for line in self.findChildren(QLineEdit):  # they would take a dropped file as text
             line.setAcceptDrops(False)
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Width of a dock that leaves room for the image."""
-        return QSize(WIDTH, 640)
+        """Width of a dock that leaves room for the image; more where letters are larger."""
+        return QSize(max(WIDTH, self.minimumSizeHint().width()), 640)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """The narrowest at which nothing is cut off."""
-        return QSize(WIDTH - 20, 300)
+        """The narrowest at which nothing is cut off, scroll bar included."""
+        bar = self._scroll.verticalScrollBar()
+        beside = bar.sizeHint().width() if bar is not None else 0
+        padding = 4  # napari's style sheet: a pixel on either side of frame and scroll area
+        return QSize(self._content.minimumSizeHint().width() + beside + padding, 300)
 
     def close_panel(self) -> None:
         """Stop what runs and let go of the viewer; the panel is of no more use."""
         if not self._closed:
             self._closed = True
-            self._viewer.events.theme.disconnect(self._follow_theme)
+            for event in self._looks:
+                event.disconnect(self._follow_theme)
             self.controller.close()
 
     def event(self, event: QEvent | None) -> bool:
@@ -99,6 +99,24 @@ class AttentionUNetPanel(QWidget):
             elif event.type() == QEvent.Type.DeferredDelete:
                 self.close_panel()
         return super().event(event)
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:  # noqa: N802
+        """Ctrl+Return runs, Escape cancels, wherever the focus is in the panel."""
+        if event is None:
+            return
+        control = event.modifiers() & Qt.KeyboardModifier.ControlModifier
+        if control and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.controller.run()
+        elif event.key() == Qt.Key.Key_Escape and self.controller.runner.busy:
+            self.controller.cancel()
+        else:
+            super().keyPressEvent(event)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
+        """Follow the width that the scrolled content needs."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
         """Take files."""
@@ -120,8 +138,9 @@ class AttentionUNetPanel(QWidget):
                 self.controller.drops.open(paths)
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        column = QVBoxLayout(content)
+        self._content = QWidget()
+        self._content.installEventFilter(self)
+        column = QVBoxLayout(self._content)
         column.setContentsMargins(10, 6, 8, 6)
         column.setSpacing(8)
         for widget in (
@@ -136,12 +155,12 @@ class AttentionUNetPanel(QWidget):
         ):
             column.addWidget(widget)
         column.addStretch(1)
-        scroll = QScrollArea()
+        scroll = self._scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(content)
+        scroll.setWidget(self._content)
         foot = QWidget()
         below = QVBoxLayout(foot)
         below.setContentsMargins(10, 6, 10, 6)
@@ -160,6 +179,9 @@ class AttentionUNetPanel(QWidget):
         outer.addWidget(self._frame)
 
     def _follow_theme(self, event: object = None) -> None:
+        # napari's settings outlive a window and its widgets
+        if not isalive(self):  # type: ignore[no-untyped-call]
+            return
         theme = self._viewer.theme
-        self.setStyleSheet(stylesheet(theme))
+        self.setStyleSheet(stylesheet(theme, get_settings().appearance.font_size))
         self.gates.set_palette(palette(theme))

@@ -161,7 +161,9 @@ class GatesPart(QWidget):
             row.show_time(index)
 
     def forget(self, layer: object) -> None:
-        """Drop the line of a layer that was removed from the viewer."""
+        """Let go of a layer that was removed from the viewer."""
+        self._others = [other for other in self._others if other is not layer]
+        self._before_solo = [pair for pair in self._before_solo if pair[0] is not layer]
         for row in [r for r in self._rows if r.gate.layer is layer]:
             row.detach()
             self._rows.remove(row)
@@ -169,8 +171,7 @@ class GatesPart(QWidget):
             row.setParent(None)
             row.deleteLater()
             if self._alone is layer:
-                self._alone = None
-                self._before_solo.clear()
+                self.toggle_solo(layer)
             if not self._rows:
                 self.clear()
 

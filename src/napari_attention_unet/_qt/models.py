@@ -74,11 +74,12 @@ class ModelFacts:
 
     @property
     def summary(self) -> str:
-        """One line: channels, classes, gates."""
+        """One line: channels, classes, gates, and how much was assumed of the file."""
         channels = "" if self.in_channels == 1 else f"{self.in_channels} channels · "
         names = ", ".join(self.classes[1:]) or "no classes"
         gates = {0: "no attention gate", 1: "1 gate"}.get(self.gates, f"{self.gates} gates")
-        return f"{channels}{names} · {gates}"
+        assumed = f" · {n} assumed" if self.card and (n := len(self.card.assumptions)) else ""
+        return f"{channels}{names} · {gates}{assumed}"
 
     def problem_with(self, volume: Volume) -> str:
         """Why a volume cannot be run, by what its shape says; empty if it can."""

@@ -54,20 +54,28 @@ def _hex(color: object) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def stylesheet(theme_id: str) -> str:
-    """Style sheet of the panel, on top of napari's own, for the theme of that id."""
+def stylesheet(theme_id: str, points: int) -> str:
+    """Style sheet of the panel, on top of napari's own.
+
+    Parameters
+    ----------
+    theme_id : str
+        Napari's theme.
+    points : int
+        Napari's font size.
+    """
     p = palette(theme_id)
     icons = f"theme_{get_theme(theme_id).id}:"
     return f"""
 QLabel[role="heading"] {{ font-weight: 600; color: {p.text}; padding: 0; }}
 QLabel[role="label"] {{ color: {p.text}; padding: 0; }}
-QLabel[role="dim"], QCheckBox[role="dim"] {{ color: {p.dim}; padding: 0; font-size: 9pt; }}
-QLabel[role="good"] {{ color: {p.good}; padding: 0; font-size: 9pt; }}
-QLabel[role="warning"] {{ color: {p.warning}; padding: 0; font-size: 9pt; }}
-QLabel[role="error"] {{ color: {p.error}; padding: 0; font-size: 9pt; }}
+QLabel[role="dim"], QCheckBox[role="dim"] {{ color: {p.dim}; padding: 0; font-size: {points}pt; }}
+QLabel[role="good"] {{ color: {p.good}; padding: 0; font-size: {points}pt; }}
+QLabel[role="warning"] {{ color: {p.warning}; padding: 0; font-size: {points}pt; }}
+QLabel[role="error"] {{ color: {p.error}; padding: 0; font-size: {points}pt; }}
 QLabel[role="chip"] {{
     color: {p.dim}; border: 1px solid {p.line}; border-radius: 3px; padding: 0 4px;
-    font-size: 8pt;
+    font-size: {points - 1}pt;
 }}
 QFrame[role="line"] {{ background: {p.line}; }}
 QWidget[role="card"] {{ border: 1px solid {p.line}; border-radius: 4px; }}

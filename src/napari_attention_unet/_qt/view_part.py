@@ -69,6 +69,7 @@ class ViewPart(QWidget):
         column.setSpacing(6)
         column.addLayout(line)
         column.addWidget(self.oblique)
+        self.setTabOrder(self.buttons["sagittal"], self.letters_box)
         self._events = (viewer.dims.events.order, viewer.dims.events.ndisplay)
         for event in self._events:
             event.connect(self._check_current)
