@@ -190,7 +190,9 @@ def test_equals_the_modules_own_forward(
 
 
 def test_provenance_is_complete_and_plain(model: nau.Model) -> None:
-    prediction = run(model, noise(), spacing=(2, 1, 1), gates={"att1": 1.0}, threshold=0.4)
+    prediction = run(
+        model, noise(), spacing=(2, 1, 1), gates={"att1": 1.0}, threshold=np.float64(0.4)
+    )
     about = json.loads(json.dumps(prediction.provenance, allow_nan=False))
     assert about["model"] == "blog"
     assert len(about["sha256"]) == 64

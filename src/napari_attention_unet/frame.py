@@ -58,11 +58,6 @@ class Frame:
         z, y, x = (self.shape[a] for a in self.axes)
         return z, y, x
 
-    @property
-    def resampled(self) -> bool:
-        """Whether the two grids differ by more than orientation and padding."""
-        return self.ratio != (1.0, 1.0, 1.0)
-
     def turn(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """View of a caller's array ``(channel, z, y, x)`` in the network's orientation."""
         turned = array.transpose(0, *(a + 1 for a in self.axes))

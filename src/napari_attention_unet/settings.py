@@ -101,6 +101,8 @@ class Settings:
         known = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "out"}
         known["spacing"] = None if self.spacing is None else [float(s) for s in self.spacing]
         known["outputs"] = list(self.outputs)
+        for name in ("threshold", "memory"):
+            known[name] = None if known[name] is None else float(known[name])
         known["gates"] = {name: _plain(value) for name, value in self.gates.items()}
         if not isinstance(self.normalize, str):
             known["normalize"] = _plain(self.normalize)
