@@ -137,7 +137,7 @@ class Controller(QObject):
         self._outdated_meanwhile = False
         self.results.watch(self._run.sources)
         self._said = None
-        self._foot.begin(f"{title} on {request.volumes[0].name}")
+        self._foot.begin()
         self.runner.start(request)
 
     def request(self) -> Request:
@@ -247,7 +247,6 @@ class Controller(QObject):
             run.outputs,
             replace=run.replace,
             leading=run.leading,
-            model=run.model,
             first=telling,
         )
         found = len(answer.measures[0])

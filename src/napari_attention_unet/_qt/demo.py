@@ -13,10 +13,12 @@ from napari_attention_unet.errors import AttentionUNetError
 from napari_attention_unet.io import save
 from napari_attention_unet.prediction import Prediction
 
+from .models import ModelFacts
 from .request import Answer
 
 PLUGIN, SAMPLE, PANEL = "napari-attention-unet", "t1-head", "Attention U-Net"
-SCREENSHOT = "viewer.png"
+#: Pictures of the viewer, one a theme of napari.
+SCREENSHOTS = {"dark": "viewer.png", "light": "viewer-light.png"}
 _SIZE = 1280, 800
 #: Milliseconds in which a new window gets its layout and its first drawing.
 _SETTLE = 1500
@@ -30,8 +32,9 @@ def run_demo(output: Path | None) -> Prediction | None:
     Parameters
     ----------
     output : Path or None
-        Folder for the results (in a folder of the volume's name) and a screenshot of the viewer,
-        ``viewer.png``; napari closes when they are written. None leaves napari to the person.
+        Folder for the results (in a folder of the volume's name) and screenshots of the viewer,
+        ``viewer.png`` and, in napari's light theme, ``viewer-light.png``; napari closes when they
+        are written. None leaves napari to the person.
 
     Returns
     -------
@@ -69,20 +72,18 @@ def run_demo(output: Path | None) -> Prediction | None:
 
 
 def _run_when_ready(panel: Any) -> None:
-    """Press Run as soon as the panel has read the model and enables it."""
-    timer = QTimer(panel)
+    """Press Run as soon as the panel has read the model."""
 
-    def press() -> None:
-        facts = panel.model.facts
-        if panel.foot.run_button.isEnabled():
-            timer.stop()
-            panel.controller.run()
-        elif facts is not None and facts.error:  # it never will
-            timer.stop()
+    described = panel.controller.prefetch.described
+
+    def press(facts: ModelFacts) -> None:
+        described.disconnect(press)  # the next model is the person's choice
+        if facts.error:  # Run never gets enabled
             panel.controller.runner.answered.emit(Answer(0, error=facts.error))
+        else:
+            panel.controller.run()
 
-    timer.timeout.connect(press)
-    timer.start(100)
+    described.connect(press)
 
 
 def _wait_for(signal: Any) -> None:
@@ -93,12 +94,14 @@ def _wait_for(signal: Any) -> None:
 
 
 def _write(viewer: Any, answer: Answer, output: Path) -> None:
-    """Save the results and, once the layers are drawn, the screenshot."""
+    """Save the results and, once the layers are drawn, the screenshots."""
     if not answer.predictions:
         raise AttentionUNetError(answer.error)
     output.mkdir(parents=True, exist_ok=True)
     save(answer.predictions, output / answer.predictions[0].volume.name)
-    loop = QEventLoop()
-    QTimer.singleShot(_SETTLE, loop.quit)
-    loop.exec()
-    viewer.screenshot(output / SCREENSHOT, canvas_only=False, flash=False)
+    for theme, name in SCREENSHOTS.items():
+        viewer.theme = theme
+        loop = QEventLoop()
+        QTimer.singleShot(_SETTLE, loop.quit)
+        loop.exec()
+        viewer.screenshot(output / name, canvas_only=False, flash=False)

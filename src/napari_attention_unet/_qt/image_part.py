@@ -17,7 +17,7 @@ from napari_attention_unet.volume import Box, Volume
 
 from .channel_boxes import ChannelBoxes
 from .choices import Choices
-from .form import Form, Note, beside, describe, native
+from .form import Form, Note, native
 from .regions import box_of_shape, visible_slab
 from .request import shape_text
 from .results import is_result
@@ -69,19 +69,18 @@ class ImagePart(QWidget):
             "Resolution level of this multiscale image to run; results lie on the finest one's "
             "place",
         )
-        describe(self.slab.native, "slab", "Slices of the slab, about the one on display")
-        self.slab.native.setMinimumWidth(0)
         form.add(
             "region",
-            beside(native(self.region), self.slab.native),
-            "region_row",
-            "What of the image is run",
-        )
-        describe(
-            self.region.native,
+            native(self.region),
             "region",
             "The whole volume, the box drawn in a Shapes layer (through all slices where it is\n"
             "flat), or what the canvas shows with some slices around it",
+        )
+        form.add(
+            "slab",
+            native(self.slab),
+            "slab",
+            "Thickness of the visible slab, about the slice on display",
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -248,10 +247,10 @@ class ImagePart(QWidget):
         self._form.show_row(self.channels, wanted > 0)
         named = self._channel_names[:1] if wanted else ()
         self._form.set_label(self.image.native, named[0] if named else "image")
-        self.slab.native.setVisible(self.region.value == "slab")
+        self._form.show_row(self.slab.native, self.region.value == "slab")
 
     def _on_region(self) -> None:
-        self.slab.native.setVisible(self.region.value == "slab")
+        self._form.show_row(self.slab.native, self.region.value == "slab")
         self._on_change()
 
     def _on_change(self) -> None:

@@ -67,7 +67,6 @@ class Results:
         *,
         replace: bool,
         leading: str,
-        model: str,
         first: str | None,
     ) -> tuple[list[ShownGate], list[Any]]:
         """Add the layers of a run that came to its end.
@@ -84,8 +83,6 @@ class Results:
             Whether earlier results of the same source go.
         leading : str
             As in `volume_from_layers`.
-        model : str
-            What the model is called.
         first : str or None
             The gate that is visible at first.
 
@@ -102,7 +99,6 @@ class Results:
             outputs=outputs,
             show=first,
             leading=leading,  # type: ignore[arg-type]
-            model=model,
         )
         layers = [Layer.create(data, arguments, kind) for data, arguments, kind in made]
         for layer in layers:

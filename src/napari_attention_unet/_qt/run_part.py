@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 from napari.utils import cancelable_progress
 from qtpy.QtCore import Qt, Signal
@@ -99,14 +100,14 @@ class RunPart(QWidget):
         self.run_button.setToolTip(reason or "Run the network on the image (Ctrl+Return)")
         self.run_button.setAccessibleDescription(self.run_button.toolTip())
 
-    def begin(self, title: str) -> None:
+    def begin(self) -> None:
         """A run starts: show progress here and in napari's activity dock."""
         self.run_button.setEnabled(False)
         self.run_button.setText("Running …")
         self.cancel_button.setEnabled(True)
         self.bar.setRange(0, 0)
         self.bar.show()
-        self._activity = Activity(title, self.cancel.emit)
+        self._activity = Activity(self.cancel.emit)
 
     def show_progress(self, progress: Progress) -> None:
         """Move the bars; napari's serves the event loop, so it comes last."""
@@ -119,7 +120,7 @@ class RunPart(QWidget):
             left = progress.seconds_left
             words = [f"{progress.fraction:.0%}"]
             if left is not None:
-                words.append(f"{duration(max(left, 1))} left" if left >= 1 else "nearly done")
+                words.append(f"{duration(left)} left" if left > 9 else f"{ceil(left)} s left")
             if progress.message:
                 words.append(progress.message)
             self.say(" · ".join(words))
@@ -150,9 +151,11 @@ class Activity(cancelable_progress):  # type: ignore[misc]
     not.
     """
 
-    def __init__(self, title: str, on_cancel: Callable[[], None]) -> None:
+    def __init__(self, on_cancel: Callable[[], None]) -> None:
         self._on_cancel = on_cancel
-        super().__init__(desc=title, total=_STEPS, bar_format="{l_bar}{bar}|{remaining}")
+        # short: the dock has room for little more than the bar and its button
+        bar = "{l_bar}{bar}|{remaining}"
+        super().__init__(desc="Attention U-Net", total=_STEPS, bar_format=bar)
 
     def show(self, fraction: float | None) -> None:
         """Move to a share of the run."""

@@ -82,7 +82,9 @@ QWidget[role="card"] {{ border: 1px solid {p.line}; border-radius: 4px; }}
 QWidget[role="card"][current="true"] {{ border: 1px solid {p.accent}; }}
 QToolButton {{
     background: {p.raised}; border: 0; border-radius: 3px; padding: 3px 8px; color: {p.text};
+    font-size: {points}pt;
 }}
+QLineEdit {{ font-size: {points}pt; }}
 QToolButton:hover {{ background: {p.hover}; }}
 QToolButton:checked {{ background: {p.accent}; color: {p.accent_text}; }}
 QToolButton:disabled {{ color: {p.dim}; background: {p.line}; }}
