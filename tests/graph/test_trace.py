@@ -406,12 +406,6 @@ def test_what_cannot_be_traced_is_said(module, message):
     assert module.training
 
 
-def test_channels_are_those_of_the_convolution_that_runs_first():
-    """Not of the one that was registered first."""
-    graph = trace(Function(lambda self, x: self.out(x)))
-    assert graph.in_channels == 4
-
-
 def test_sizes_of_flattened_axes():
     graph = trace(Function(flattened_softmax))
     (flat,) = (n for n in graph.nodes.values() if n.op == "reshape" and len(n.shape) == 3)
