@@ -19,6 +19,7 @@ from graph_networks import (
 from torch import nn
 
 from napari_attention_unet.errors import GraphError
+from napari_attention_unet.graph import evaluate
 from napari_attention_unet.graph.evaluate import run
 from napari_attention_unet.graph.trace import trace
 
@@ -170,7 +171,13 @@ def scaled_by_the_image(self, x):
 
 def scaled_by_place(self, x):
     y = self.conv(x)
-    return self.out(y * torch.sigmoid(torch.arange(x.shape[4], dtype=x.dtype)).view(1, 1, 1, 1, -1))
+    place = torch.arange(x.shape[4], dtype=x.dtype) - torch.zeros(1, 1, *x.shape[2:])
+    return self.out(y * torch.sigmoid(place))
+
+
+def one_channel_times_one(self, x):
+    y = self.conv(x)
+    return self.out(y + torch.sigmoid(self.psi(self.deep(x))) * self.psi(y))
 
 
 @pytest.mark.parametrize(
@@ -183,10 +190,11 @@ def scaled_by_place(self, x):
         swish,
         scaled_by_the_image,
         scaled_by_place,
+        one_channel_times_one,
     ],
 )
 def test_what_is_not_a_gate(function):
-    assert summary(Function(function, mix=nn.Conv3d(4, 4, 1))) == []
+    assert summary(Function(function, mix=nn.Conv3d(4, 4, 1), deep=deep())) == []
 
 
 # Values.
@@ -259,3 +267,19 @@ def test_forcing_says_what_is_wrong():
         run(graph, x, {"att2": np.ones((8, 8, 8))})
     with pytest.raises(GraphError, match="its gates are: none"):
         run(trace(conv_bn_relu(1, 2)), torch.zeros(1, 1, 8, 8, 8), {"att": 1})
+
+
+def test_what_only_leads_to_a_forced_gate_is_not_run(monkeypatch):
+    graph = traced_unet("additive")
+    paths: set[str] = set()
+    real = evaluate.evaluate
+
+    def watched(node, *rest):
+        paths.add(node.path)
+        return real(node, *rest)
+
+    monkeypatch.setattr(evaluate, "evaluate", watched)
+    run(graph, torch.zeros(1, 1, 8, 8, 8), {"att2": 1})
+    assert "att1.psi.0" in paths
+    assert "att1.W_x.0" in paths
+    assert not {path for path in paths if path.startswith("att2.")}

@@ -75,6 +75,15 @@ def test_graph_is_functional_and_lean(traced):
     assert set(graph.nodes) - read == {graph.output}
 
 
+def test_whole_tensors_that_are_written_to_need_no_decomposition(monkeypatch):
+    def refuse(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", refuse)
+    trace(conv_bn_relu(1, 2))  # an in-place ReLU
+    trace(Function(write_to_a_copy))
+
+
 def test_stride_is_the_least():
     assert traced_unet("additive").stride == (4, 4, 4)
     # theta of the deepest gate halves e2 once more, which has been pooled once: no more than that.
@@ -234,6 +243,12 @@ def resampled_by_odd_factors(self, x):
     return self.out(F.interpolate(y, scale_factor=1 / 1.5, mode="trilinear"))
 
 
+def resampled_to_less_than_the_factor(self, x):
+    y = self.conv(x)[:, :, 1:, 1:, 1:]  # an odd size, times 1.5, is cut off
+    y = F.interpolate(y, scale_factor=1.5, mode="trilinear")
+    return self.out(F.interpolate(y, scale_factor=2))
+
+
 def cropped(self, x):
     return self.out(self.conv(x)[:, :, 1:-1, 2:, :-3])
 
@@ -279,6 +294,7 @@ FUNCTIONS = [
     padded_to_match,
     stretched,
     resampled_by_odd_factors,
+    resampled_to_less_than_the_factor,
     cropped,
     reflected,
     split_and_swapped,
