@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import settle
+from panel_helpers import load_once, settle
 
 from napari_attention_unet._qt import choices as kept
 from napari_attention_unet._qt.choices import Choices
 from napari_attention_unet.models import ClassInfo, ModelCard, save_checkpoint
 from napari_attention_unet.models.attention_unet_3d import AttentionUNet3D
-from napari_attention_unet.predict import load_model
 
 CLASSES = (
     ClassInfo("background", "#000000"),
@@ -66,9 +65,6 @@ def blob() -> np.ndarray:
     return (rng.normal(100, 10, ball.shape) + 200 * ball).astype(np.float32)
 
 
-_LOADED: dict[str, object] = {}
-
-
 @pytest.fixture
 def docked(viewer, checkpoint: Path, qtbot, monkeypatch: pytest.MonkeyPatch):
     """The viewer with the panel docked as *Plugins > Attention U-Net* does it.
@@ -76,11 +72,6 @@ def docked(viewer, checkpoint: Path, qtbot, monkeypatch: pytest.MonkeyPatch):
     The small network is chosen, as if it had been the last time; it and the devices are known.
     Tests share loaded models, as tracing one takes a second. Returns the viewer and the panel.
     """
-
-    def load_once(path: str, **card: object) -> object:
-        if path not in _LOADED:
-            _LOADED[path] = load_model(path, **card)
-        return _LOADED[path]
 
     monkeypatch.setattr(sys.modules["napari_attention_unet.predict"], "load_model", load_once)
     kept.save(Choices(model=str(checkpoint), recent=[str(checkpoint)]))

@@ -7,8 +7,8 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers import PATIENCE, message, named, wait_ready
 from napari.settings import get_settings
+from panel_helpers import PATIENCE, message, named, wait_ready
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QApplication, QScrollArea
 

@@ -8,9 +8,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from helpers import drop, message, named, results, run, settle, use_model, wait_ready, wait_said
 from napari.layers import Image, Labels
 from napari.utils import progress
+from panel_helpers import (
+    drop,
+    message,
+    named,
+    results,
+    run,
+    settle,
+    use_model,
+    wait_ready,
+    wait_said,
+)
 from qtpy.QtCore import Qt
 
 from napari_attention_unet.io.layers import RESULT_KEY

@@ -12,12 +12,22 @@ import dask.array as da
 import numpy as np
 import pytest
 import torch
-from helpers import PATIENCE, drop, message, named, results, run, use_model, wait_ready, wait_said
 from napari.utils import progress
+from panel_helpers import (
+    LOADED,
+    PATIENCE,
+    drop,
+    message,
+    named,
+    results,
+    run,
+    use_model,
+    wait_ready,
+    wait_said,
+)
 from qtpy.QtCore import QThreadPool
 from torch import nn
 
-from conftest import _LOADED
 from napari_attention_unet._qt.controller import Controller
 from napari_attention_unet._qt.worker import Runner
 from napari_attention_unet.errors import CheckpointError
@@ -122,7 +132,7 @@ def test_a_model_that_changes_on_disk_is_read_again(docked, qtbot, tmp_path, che
     first = store.get(str(path))
     assert store.get(str(path)) is first
     path.write_bytes(b"cut short")
-    _LOADED.pop(str(path))  # the tests' own cache goes by path alone
+    LOADED.pop(str(path))  # the tests' own cache goes by path alone
     with pytest.raises(CheckpointError, match=r"mine\.safetensors"):
         store.get(str(path))
 

@@ -11,9 +11,20 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_attention_unet.io.layers import RESULT_KEY
+from napari_attention_unet.model import load_model
 
 #: Longer than any step of a journey takes on a loaded machine.
 PATIENCE = 60_000
+
+#: Models that tests share, by path.
+LOADED: dict[str, Any] = {}
+
+
+def load_once(path: str, **card: Any) -> Any:
+    """`load_model`, once a path: tracing takes a second."""
+    if path not in LOADED:
+        LOADED[path] = load_model(path, **card)
+    return LOADED[path]
 
 
 def drop(panel: QWidget, paths: Sequence[Path | str]) -> None:
