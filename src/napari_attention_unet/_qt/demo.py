@@ -73,7 +73,6 @@ def run_demo(output: Path | None) -> Prediction | None:
 
 def _run_when_ready(panel: Any) -> None:
     """Press Run as soon as the panel has read the model."""
-
     described = panel.controller.prefetch.described
 
     def press(facts: ModelFacts) -> None:
