@@ -8,6 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from napari_attention_unet.engine.device import devices
 from napari_attention_unet.engine.run import Course
 from napari_attention_unet.frame import Frame
@@ -82,7 +84,8 @@ def provenance_of(
             }
             for gate in gates
         ],
-        "versions": {name: version(name) for name in ("napari-attention-unet", "torch", "numpy")}
+        "versions": {name: version(name) for name in ("napari-attention-unet", "numpy")}
+        | {"torch": str(torch.__version__)}  # with its build, such as +cu130
         | {"python": platform.python_version()},
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
