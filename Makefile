@@ -36,10 +36,11 @@ format: $(READY)  ## put the code into the project's style
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-screenshot: setup  ## take the README's picture from the live plugin
+screenshot: setup  ## take the README's pictures from the live plugin
 	$(SCREEN) $(PY) -m napari_attention_unet demo --no-window --output build/screenshot
 	mkdir -p docs/images
 	cp build/screenshot/viewer.png docs/images/screenshot.png
+	cp build/screenshot/viewer-light.png docs/images/screenshot-light.png
 
 wheel: $(READY)  ## build source and wheel distributions into dist/
 	$(PY) -m build --outdir dist .

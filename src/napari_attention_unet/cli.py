@@ -282,7 +282,9 @@ def _facts_table(facts: dict[str, Any]) -> Table:
 def _readable(value: Any) -> str:
     """A fact as lines of text."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items())
+        if any(isinstance(item, dict) for item in value.values()):
+            return "\n".join(f"{key}: {_readable(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_readable(item)}" for key, item in value.items() if item != "")
     if isinstance(value, list | tuple):
         if value and isinstance(value[0], dict):
             return "\n".join(_readable(item) for item in value)
