@@ -286,9 +286,9 @@ def _readable(value: Any) -> str:
             return "\n".join(f"{key}: {_readable(item)}" for key, item in value.items())
         return ", ".join(f"{key} {_readable(item)}" for key, item in value.items() if item != "")
     if isinstance(value, list | tuple):
-        if value and isinstance(value[0], dict):
-            return "\n".join(_readable(item) for item in value)
-        return ", ".join(_readable(item) for item in value)
+        records = value and isinstance(value[0], dict)
+        sentences = value and str(value[0]).endswith(".")
+        return ("\n" if records or sentences else ", ").join(_readable(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
