@@ -7,7 +7,15 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
-from graph_networks import Function, InstanceNormUNet, conv_bn_relu, randomised, traced_unet, unet
+from graph_networks import (
+    Function,
+    InstanceNormUNet,
+    UNet,
+    conv_bn_relu,
+    randomised,
+    traced_unet,
+    unet,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -351,6 +359,47 @@ def test_statistics_are_of_the_constants_alone():
     ]
     graph = trace(LAYERS["weight norm"], 1)
     assert [node.op for node in graph.nodes.values()] == ["conv3d"]
+
+
+class Thorough(nn.Module):
+    """Writes to a view, which torch has to undo; then does a bit of everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 4, 3, padding="same")
+        self.norm, self.act = nn.GroupNorm(2, 4), nn.LeakyReLU(0.1, inplace=True)
+        self.pool, self.mean = nn.MaxPool3d(2, return_indices=True), nn.AvgPool3d(2)
+        self.unet, self.other = UNet(channels=4, gate="softmax"), InstanceNormUNet()
+
+    def forward(self, x):
+        y = self.conv(x)
+        y[:, 0] = 1
+        y = self.act(self.norm(y))
+        z, _ = self.pool(y)
+        z = F.interpolate(self.mean(F.interpolate(z, scale_factor=2)), size=y.shape[2:])
+        channel = torch.sigmoid(F.adaptive_avg_pool3d(y, 1))
+        best, _ = self.unet(F.dropout(z + y, 0.5, self.training) * channel).max(1, keepdim=True)
+        return torch.cat([best, self.other(y.chunk(2, 1)[1])], 1)
+
+
+def test_the_thorough_way_gives_the_same_plain_operators():
+    module = randomised(Thorough())
+    graph = trace(module)
+    assert_same(graph, module, (8, 16, 24))
+    assert {node.op for node in graph.nodes.values()} == {
+        *("conv3d", "conv_transpose3d", "batch_norm", "instance_norm", "group_norm"),
+        *("relu", "leaky_relu", "prelu", "sigmoid", "softmax", "add", "mul", "cat"),
+        *("max_pool3d", "avg_pool3d", "adaptive_avg_pool3d", "amax", "reshape"),
+        *(
+            "upsample_nearest3d",
+            "upsample_trilinear3d",
+            "select",
+            "select_scatter",
+            "fill",
+            "slice",
+        ),
+    }
+    assert [gate.name for gate in graph.gates] == ["unet.att2", "unet.att1", "other.attention"]
 
 
 def test_one_of_several_outputs():

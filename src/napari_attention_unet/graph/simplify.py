@@ -252,20 +252,6 @@ def _conv(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
     return replace(call, target=aten.conv3d.default, args=args)
 
 
-def _convolution(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
-    if len(call.shape) != 5:
-        return None
-    source, weight, bias, stride, padding, dilation, transposed, output_padding, groups = call.args[
-        :9
-    ]
-    if transposed:
-        target = aten.conv_transpose3d.input
-        last: tuple[Any, ...] = (output_padding, groups, dilation)
-    else:
-        target, last = aten.conv3d.default, (dilation, groups)
-    return replace(call, target=target, args=(source, weight, bias, stride, padding, *last))
-
-
 def _batch_norm(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
     if not call.args[5]:
         return None
@@ -299,19 +285,13 @@ def _upsample(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
     source = call.args[0]
     if recorder.shape(source) == call.shape:
         return Ref(source.name)
-    overload = getattr(aten, call.op).vec
-    middle = call.args[2:3] if "trilinear" in call.op else ()
-    if call.overload == "vec":
-        factors = call.args[-1]
-    else:
-        factors = None if None in call.args[-3:] else list(call.args[-3:])
+    *align, factors = call.args[2:]
     if factors is not None:
         pairs = zip(recorder.shape(source)[2:], call.shape[2:], factors, strict=True)
         # Where they differ, the factor places the samples and not the ratio of sizes: keep it.
         if any(n * Fraction(f) != m for n, m, f in pairs):
-            return replace(call, target=overload, args=(source, None, *middle, factors))
-    args = (source, list(call.shape[2:]), *middle, None)
-    return replace(call, target=overload, args=args)
+            return None
+    return replace(call, args=(source, list(call.shape[2:]), *align, None))
 
 
 def _cat(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
@@ -338,7 +318,6 @@ RULES: dict[str, _Rule] = {
     "slice": _slice,
     "select": _select,
     "conv3d": _conv,
-    **dict.fromkeys(("convolution", "_convolution"), _convolution),
     "batch_norm": _batch_norm,
     "instance_norm": _instance_norm,
     "max_pool3d": _max_pool,
