@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_attention_unet import preprocess
+from napari_attention_unet.checks import check_size, check_volume
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.frame import frame_for
 from napari_attention_unet.models.card import ModelCard, Normalization
 from napari_attention_unet.preprocess import (
-    check_size,
-    check_volume,
     prepare,
     resolve_normalization,
 )

@@ -13,7 +13,7 @@ from torch import nn
 
 from napari_attention_unet.errors import CheckpointError, InputError
 from napari_attention_unet.graph.graph import Gate, Graph
-from napari_attention_unet.graph.lower import Program, lower_steps
+from napari_attention_unet.graph.lower import Program, finished, lower_steps
 from napari_attention_unet.graph.trace import trace
 from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
 from napari_attention_unet.models.card import ClassInfo
@@ -77,13 +77,7 @@ class Model:
 
     def program(self, device: torch.device, dtype: torch.dtype) -> Program:
         """The network lowered for a device and precision; the latest one is kept."""
-        steps = self.program_steps(device, dtype)
-        try:
-            while True:
-                next(steps)
-        except StopIteration as end:
-            program: Program = end.value
-            return program
+        return finished(self.program_steps(device, dtype))
 
     def program_steps(
         self, device: torch.device, dtype: torch.dtype

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_attention_unet.checks import check_size, check_volume
 from napari_attention_unet.engine.device import resolve_device, resolve_precision
 from napari_attention_unet.engine.plan import Plan, check_wish, make_plan, memory_budget
 from napari_attention_unet.engine.run import Course, run
@@ -22,8 +23,6 @@ from napari_attention_unet.models.card import Normalization
 from napari_attention_unet.postprocess import Answer, answer, largest_component
 from napari_attention_unet.prediction import GateMap, Prediction, Step
 from napari_attention_unet.preprocess import (
-    check_size,
-    check_volume,
     prepare,
     resolve_normalization,
 )

@@ -115,3 +115,13 @@ class Ungated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.up(self.convs(x))
+
+
+def finished(steps):
+    """What a run returns, and all that it yielded."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as end:
+            return end.value, seen

@@ -4,7 +4,7 @@ import torch
 from engine_networks import Corners, randomised
 
 from napari_attention_unet.engine.whole import run_whole
-from napari_attention_unet.graph.lower import lower
+from napari_attention_unet.graph.lower import finished, lower
 from napari_attention_unet.graph.operations import (
     Convolution,
     GroupNormalization,
@@ -17,14 +17,6 @@ from napari_attention_unet.graph.operations import (
 from napari_attention_unet.graph.trace import trace
 
 CPU = torch.device("cpu")
-
-
-def finished(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
 
 
 def test_normalisation_and_activation_are_folded(blog_net):

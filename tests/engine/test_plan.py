@@ -11,14 +11,7 @@ from napari_attention_unet.engine.plan import make_plan, memory_budget
 from napari_attention_unet.engine.tiles import run_tiles
 from napari_attention_unet.engine.whole import run_whole
 from napari_attention_unet.errors import InputError, MemoryBudgetError
-
-
-def finished(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+from napari_attention_unet.graph.lower import finished
 
 
 def test_whole_where_it_fits(network):

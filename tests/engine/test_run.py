@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine_networks import finished
 
 from napari_attention_unet.engine import run as engine
 from napari_attention_unet.engine.plan import Plan, make_plan
@@ -14,15 +15,6 @@ from napari_attention_unet.errors import MemoryBudgetError
 from napari_attention_unet.graph.lower import lower
 
 CPU = torch.device("cpu")
-
-
-def finished(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from engine_networks import finished
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +17,6 @@ from napari_attention_unet.errors import MemoryBudgetError
 few = settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-def finished(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
 
 
 def exact_tiling(network, extent, parts):

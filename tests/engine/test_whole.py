@@ -5,6 +5,7 @@ import weakref
 
 import pytest
 import torch
+from engine_networks import finished
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,15 +13,6 @@ from napari_attention_unet.engine import whole
 from napari_attention_unet.engine.plan import peak_bytes
 from napari_attention_unet.engine.whole import Execution, run_whole
 from napari_attention_unet.errors import MemoryBudgetError
-
-
-def finished(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return end.value, seen
 
 
 def assert_same(result, truth):

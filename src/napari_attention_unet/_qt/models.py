@@ -92,8 +92,8 @@ class ModelFacts:
                 f"'{volume.name}' has {volume.channels}. Choose another image or another model."
             )
         # both import torch, which is there once a model is
+        from napari_attention_unet.checks import check_size, check_volume
         from napari_attention_unet.frame import frame_for
-        from napari_attention_unet.preprocess import check_size, check_volume
 
         try:
             check_volume(volume, self.card)

@@ -86,6 +86,12 @@ def refs(value: Any) -> Iterator[Ref]:
         yield from refs(list(value.values()))
 
 
+def operator_name(target: Callable[..., Any]) -> str:
+    """Name of an operator without namespace and overload, e.g. ``"conv3d"``."""
+    packet = getattr(target, "overloadpacket", None)
+    return str(getattr(packet or target, "__name__", target))
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One tensor operation.
@@ -123,8 +129,7 @@ class Node:
     @property
     def op(self) -> str:
         """Name of the operator without namespace and overload, e.g. ``"conv3d"``."""
-        packet = getattr(self.target, "overloadpacket", None)
-        return str(getattr(packet or self.target, "__name__", self.target))
+        return operator_name(self.target)
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ from napari_attention_unet.graph.operations import (
     choose,
 )
 from napari_attention_unet.volume import Shape3
+
+T = TypeVar("T")
 
 #: Operators that treat planes alike although they are not element-wise, by how they do it.
 _ALONG_CHANNELS = ("cat", "softmax", "_softmax", "log_softmax", "slice")
@@ -102,13 +104,17 @@ def lower(graph: Graph, device: torch.device, dtype: torch.dtype) -> Program:
     dtype : torch.dtype
         ``torch.float32``, or ``torch.bfloat16`` or ``torch.float16`` for reduced precision.
     """
-    steps = lower_steps(graph, device, dtype)
-    try:
-        while True:
+    return finished(lower_steps(graph, device, dtype))
+
+
+def finished(steps: Generator[object, None, T]) -> T:
+    """What a generator returns, once it has gone through all its steps."""
+    while True:
+        try:
             next(steps)
-    except StopIteration as end:
-        program: Program = end.value
-        return program
+        except StopIteration as end:
+            result: T = end.value
+            return result
 
 
 def lower_steps(

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .graph import Node, Ref, refs, substitute
+from .graph import Node, Ref, operator_name, refs, substitute
 
 aten: Any = torch.ops.aten
 
@@ -40,8 +40,7 @@ class Call:
     @property
     def op(self) -> str:
         """Name of the operator without namespace and overload."""
-        packet = getattr(self.target, "overloadpacket", None)
-        return str(getattr(packet or self.target, "__name__", self.target))
+        return operator_name(self.target)
 
     @property
     def overload(self) -> str:

@@ -46,7 +46,7 @@ _HEAT = np.array(
         [0.99, 1.00, 0.64],
     ]
 )
-_MOST_OPAQUE = 0.8
+_MOST_OPAQUE = 0.6  # the image stays readable where the coefficient is high, too
 
 
 def _heat(steps: int = 64) -> npt.NDArray[np.float64]:
@@ -77,7 +77,7 @@ def contrast_limits(
         softmax, whose coefficients sum to 1 over the volume; what is found for a candidate), or
         the 1st to the 99th percentile.
     """
-    values = np.asarray(coefficients, dtype=np.float64)
+    values = np.asarray(coefficients)
     if mode == "1-99 %":
         low, high = (float(p) for p in np.percentile(values, (1, 99)))
     elif kind in ("sigmoid", "squeeze-excitation"):
@@ -162,7 +162,6 @@ _OVERLAY: dict[str, Any] = {
     "blending": "translucent_no_depth",
     "interpolation2d": "linear",
     "interpolation3d": "linear",
-    "opacity": 0.7,  # the image stays readable where the coefficient is high, too
 }
 
 

@@ -15,8 +15,20 @@ from .kernels import Activation, Geometry, Kernel
 
 
 @dataclass(frozen=True, eq=False)
-class Convolution(Operation):
-    """Convolution, with what was folded into it: batch normalisation, activation."""
+class Weighted(Operation):
+    """What both convolutions have: weights, with what was folded into them, and a kernel.
+
+    Attributes
+    ----------
+    weight, bias : Tensor
+        With batch normalisation folded in, in the dtype and layout that `kernel` takes.
+    geometry : Geometry
+        Kernel size, stride, padding and dilation along z, y, x.
+    activation : Activation or None
+        That follows in the same operation.
+    kernel : callable
+        As `choose` found it.
+    """
 
     weight: Tensor
     bias: Tensor | None
@@ -24,12 +36,19 @@ class Convolution(Operation):
     activation: Activation | None
     kernel: Kernel
 
+    def _multiply_adds(self, samples: Shape) -> float:
+        """Two for each, when every one of `samples` meets every tap."""
+        return 2.0 * prod(samples) * prod(self.weight.shape[1:])
+
+
+class Convolution(Weighted):
+    """Convolution: each output sample gathers what the kernel covers."""
+
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
         """What the kernels cover, without the padding."""
-        low, high = self.geometry.window(axis, start, stop)
-        return [(max(low, 0), min(high, sizes[0]))]
+        return [self.geometry.covered(axis, start, stop, sizes[0])]
 
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
         """Zeros are put at the true ends of the volume alone."""
@@ -44,19 +63,11 @@ class Convolution(Operation):
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""
-        taps = prod(self.weight.shape[1:])
-        return 2.0 * prod(shape) * taps + super().work(shape, inputs)
+        return self._multiply_adds(shape) + super().work(shape, inputs)
 
 
-@dataclass(frozen=True, eq=False)
-class TransposedConvolution(Operation):
-    """Transposed convolution, with what was folded into it."""
-
-    weight: Tensor
-    bias: Tensor | None
-    geometry: Geometry
-    activation: Activation | None
-    kernel: Kernel
+class TransposedConvolution(Weighted):
+    """Transposed convolution: each input sample is spread over what the kernel covers."""
 
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
@@ -82,8 +93,7 @@ class TransposedConvolution(Operation):
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""
-        taps = prod(self.weight.shape[1:])
-        return 2.0 * prod(inputs[0]) * taps + super().work(shape, inputs)
+        return self._multiply_adds(inputs[0]) + super().work(shape, inputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +119,7 @@ class Pooling(Operation):
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
         """What the windows cover, without the padding."""
-        low, high = self.geometry.window(axis, start, stop)
-        return [(max(low, 0), min(high, sizes[0]))]
+        return [self.geometry.covered(axis, start, stop, sizes[0])]
 
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
         """Padding is put at the true ends of the volume alone."""

@@ -67,6 +67,11 @@ class Geometry:
         first = start * self.stride[axis] - self.padding[axis]
         return first, first + (stop - 1 - start) * self.stride[axis] + self.extent(axis)
 
+    def covered(self, axis: int, start: int, stop: int, size: int) -> tuple[int, int]:
+        """`window` without the padding, for `size` inputs along the axis."""
+        low, high = self.window(axis, start, stop)
+        return max(low, 0), min(high, size)
+
 
 #: ``kernel(x, weight, bias, geometry, padding, output_padding, activation)``
 Kernel = Callable[[Tensor, Tensor, Tensor | None, Geometry, Shape3, Shape3, Activation | None], Any]
