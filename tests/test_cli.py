@@ -18,6 +18,8 @@ import tifffile
 import torch
 
 from napari_attention_unet import cli, io
+from napari_attention_unet.cli import console
+from napari_attention_unet.cli.demo import gates_table
 from napari_attention_unet.models import ModelCard, default_classes, save_checkpoint
 from napari_attention_unet.models.attention_unet_3d import AttentionUNet3D
 
@@ -262,7 +264,7 @@ def test_models_says_what_a_foreign_file_is(run, tmp_path: Path):
 def test_the_table_has_a_row_for_each_gate(checkpoint: str, capsys: pytest.CaptureFixture[str]):
     array = np.random.default_rng(4).normal(size=(8, 8, 8)).astype(np.float32)
     prediction = predict_module.predict(predict_module.load_model(checkpoint), array)
-    cli._print(cli._gates_table(prediction))
+    console.show(gates_table(prediction))
     out = capsys.readouterr().out
     for gate in prediction.gates:
         assert gate.name in out
