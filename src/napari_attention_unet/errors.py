@@ -7,6 +7,8 @@ serves the widget and the command line alike.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class AttentionUNetError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -18,6 +20,33 @@ class InputError(AttentionUNetError, ValueError):
 
 class CheckpointError(AttentionUNetError):
     """A file is not a checkpoint that can be opened, or lacks something."""
+
+
+class TrustRequired(CheckpointError):  # noqa: N818  (a question rather than an error)
+    """A checkpoint holds code, or asks for some, and nobody has said that it may run.
+
+    Nothing of it has run. ``load_model(..., trust=True)`` says yes once, `models.trust.remember`
+    for good.
+
+    Attributes
+    ----------
+    path : Path
+        The file or folder.
+    sha256 : str
+        What a yes is remembered by: the hash of the content, of all files of a folder, together
+        with the name of the code where that lies elsewhere. Hexadecimal.
+    what : str
+        What it holds, e.g. ``"a TorchScript program"``.
+    why : str
+        What saying yes means, as sentences for a dialog.
+    """
+
+    def __init__(self, path: Path, sha256: str, what: str, why: str) -> None:
+        self.path, self.sha256, self.what, self.why = path, sha256, what, why
+        super().__init__(
+            f"'{path.name}' is {what}. {why} If you trust where it comes from, say so: "
+            "trust=True, or --trust."
+        )
 
 
 class GraphError(AttentionUNetError):

@@ -18,6 +18,7 @@ from napari_attention_unet.graph.trace import trace
 from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
 from napari_attention_unet.models.card import ClassInfo
 from napari_attention_unet.models.families import AXES, FAMILIES
+from napari_attention_unet.models.opened import OptionValue
 from napari_attention_unet.volume import Shape3
 
 
@@ -32,12 +33,21 @@ class Model:
     graph : Graph
         Its tensor operations.
     sha256 : str
-        Of the checkpoint's file; of the parameters for a network that came from no file.
+        Of the checkpoint's content; of the parameters for a network that came from no file.
+    options : tuple of OptionValue
+        What the checkpoint does not say of its network, and what it was set to.
+    code : str
+        What ran of the checkpoint with the user's yes; empty if nothing did.
+    parameters : int
+        Number of trained numbers.
     """
 
     card: ModelCard
     graph: Graph = field(repr=False)
     sha256: str
+    options: tuple[OptionValue, ...] = ()
+    code: str = ""
+    parameters: int = 0
     _lowered: dict[tuple[str, torch.dtype], Program] = field(default_factory=dict, repr=False)
 
     @property
@@ -127,6 +137,7 @@ def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
             f"{', '.join(sorted(known))}."
         )
     if isinstance(source, nn.Module):
+        module = source
         graph = trace(source, card.get("in_channels"))
         stated = {**_assumed(source, graph), **card}
         made, digest = ModelCard(**stated), _digest(source)
@@ -137,7 +148,8 @@ def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
     classes = made.classes or default_classes(max(2, graph.out_channels))
     made = replace(made, classes=tuple(classes), in_channels=graph.in_channels)
     _check_classes(made, graph)
-    return Model(made, graph, digest)
+    parameters = sum(p.numel() for p in module.parameters())
+    return Model(made, graph, digest, parameters=parameters)
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:

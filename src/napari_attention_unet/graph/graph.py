@@ -199,6 +199,10 @@ class Graph:
         Number of channels.
     stride : tuple of int
         The graph holds for inputs whose extents along z, y, x are multiples of these.
+    fixed : bool
+        Whether it holds for an input of the extent `stride` alone, as a program that was exported
+        for one size does. A larger volume is padded to multiples of `stride` all the same, and
+        run in tiles of exactly that extent.
     traced : tuple of int
         Extent (z, y, x) at which the network was traced.
     receptive_field : tuple of float
@@ -224,6 +228,7 @@ class Graph:
     gates: tuple[Gate, ...] = ()
     dtype: torch.dtype = torch.float32
     notes: tuple[str, ...] = ()
+    fixed: bool = False
 
     def users(self) -> dict[str, list[Node]]:
         """For the input, every constant and every node: the nodes that read it, in order."""
