@@ -55,3 +55,7 @@ class GraphError(AttentionUNetError):
 
 class MemoryBudgetError(AttentionUNetError, MemoryError):
     """No way of running the volume fits the memory that may be used."""
+
+
+class OutputError(AttentionUNetError, OSError):
+    """A result could not be written where it was to go."""

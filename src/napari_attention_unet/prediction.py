@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,9 @@ class GateMap:
     name : str
         The gate's module in the network, e.g. ``"att4"``.
     coefficients : array, shape (z, y, x), float32 or float16
-        Attention coefficients; 0..1 for a sigmoid gate, summing to 1 for a spatial softmax.
+        Attention coefficients; 0..1 for a sigmoid gate, summing to 1 for a spatial softmax. A numpy
+        array, or a dask array where they lie in a zarr group or are stored scaled to bytes:
+        ``numpy.asarray(gate.coefficients)`` is right for both.
     scale, translate : tuple of float
         Per axis (z, y, x), sample ``j`` has its centre at voxel ``translate + scale * j`` of the
         array that was passed to `predict`.
@@ -55,7 +58,8 @@ class Prediction:
     Attributes
     ----------
     mask : array, shape (z, y, x), integer
-        Label map on the caller's grid; the values index `classes`.
+        Label map on the caller's grid; the values index `classes`. A numpy array; a dask array
+        where the run wrote into a zarr group (`Settings.out`), as are the two that follow.
     gates : tuple of GateMap
         In the order in which the network runs them.
     probabilities, logits : array, shape (class, z, y, x), float32, or None
@@ -85,6 +89,31 @@ class Prediction:
         raise KeyError(f"no gate '{name}'; there are {[g.name for g in self.gates]}")
 
 
+Slices = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """What a run finished since the step before, while the rest is still to come.
+
+    Attributes
+    ----------
+    partial : Prediction
+        The result as far as it is: one object for the whole run, whose arrays are filled in place
+        by the thread that runs. What is not finished yet is 0.
+    mask : three slices, or None
+        Voxels (z, y, x) of ``partial.mask``, and of probabilities and logits, that are finished
+        now; None if none are.
+    gates : dict of str to three slices
+        Samples of each gate's ``coefficients`` that are finished now; gates without any are left
+        out.
+    """
+
+    partial: Prediction
+    mask: Slices | None
+    gates: Mapping[str, Slices]
+
+
 @dataclass(frozen=True)
 class Step:
     """Progress of a run.
@@ -97,9 +126,12 @@ class Step:
         What is going on, for the person at the screen.
     prediction : Prediction or None
         Set on the last step alone.
+    region : Region or None
+        Set where planes of the result were finished, when the volume is streamed or run in tiles.
     """
 
     done: float
     total: float
     message: str = ""
     prediction: Prediction | None = None
+    region: Region | None = None

@@ -10,9 +10,10 @@ import numpy as np
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.models.card import ACTIVATIONS
-from napari_attention_unet.volume import Vec3
+from napari_attention_unet.volume import Shape3, Vec3
 
 OUTPUTS = ("mask", "probabilities", "logits")
+GATE_DTYPES = ("float32", "float16", "uint8")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Settings:
         ``"auto"``, ``"float32"`` (exact to 1e-4 of the network's own forward), ``"bfloat16"`` or
         ``"float16"``. ``"auto"`` takes bfloat16 where the device has it.
     plan : str
-        ``"auto"``, ``"whole"`` or ``"tiles"``.
+        ``"auto"``, ``"whole"``, ``"stream"`` or ``"tiles"``.
     normalize : str or (low, high)
         ``"card"`` (z-score where the checkpoint has no card), ``"zscore"``, ``"percentile"``,
         ``"minmax"``, ``"none"``, or the intensities that map to 0 and 1.
@@ -49,7 +50,17 @@ class Settings:
     keep_largest : bool
         Keep the largest connected component of the foreground alone.
     out : zarr.Group or None
-        Where to write mask, maps and provenance as well, once they are complete.
+        Where to write mask, maps and provenance, each plane as soon as it is computed. A run into a
+        group that an equal run left unfinished goes on where that one stopped.
+    gate_dtype : str
+        Type in which gate maps are kept: ``"float32"``, ``"float16"``, or ``"uint8"`` (0..255 for
+        0..1). Maps whose values have no such range (spatial softmax, candidates) stay float32.
+    tile : tuple of int or None
+        Size of blended tiles along z, y, x in voxels of the network's grid, such as the size of the
+        patches that it was trained on; the volume is then run in tiles. None lets the plan decide.
+    flips : str
+        Axes of the volume, any of ``"zyx"``, along which it is also run mirrored: output and gates
+        of all combinations are turned back and averaged. ``""`` for none.
 
     Raises
     ------
@@ -69,6 +80,9 @@ class Settings:
     gates: Mapping[str, Any] = field(default_factory=dict)
     keep_largest: bool = False
     out: Any = None
+    gate_dtype: str = "float32"
+    tile: Shape3 | None = None
+    flips: str = ""
 
     def __post_init__(self) -> None:
         outputs = (self.outputs,) if isinstance(self.outputs, str) else tuple(self.outputs)
@@ -95,12 +109,34 @@ class Settings:
                 f"out is a {type(self.out).__name__}; pass a zarr group, such as "
                 "zarr.open_group('result.zarr')."
             )
+        self._check_ways()
+
+    def _check_ways(self) -> None:
+        if self.gate_dtype not in GATE_DTYPES:
+            raise InputError(
+                f"gate_dtype='{self.gate_dtype}' is not known; use "
+                f"{', '.join(map(repr, GATE_DTYPES))}."
+            )
+        if self.tile is not None:
+            tile = tuple(int(n) for n in self.tile)
+            if len(tile) != 3 or min(tile) < 1 or tile != tuple(self.tile):
+                raise InputError(
+                    f"tile={self.tile} is not a size; give three numbers of voxels along z, y, x."
+                )
+            if self.plan not in ("auto", "tiles"):
+                raise InputError(f"tile={tile} is a size of tiles, and plan='{self.plan}' has none.")
+            object.__setattr__(self, "tile", tile)
+        flips = "".join(self.flips)
+        if set(flips) - set("zyx") or len(set(flips)) < len(flips):
+            raise InputError(f"flips='{flips}' is not known; use any of the axes 'zyx'.")
+        object.__setattr__(self, "flips", "".join(axis for axis in "zyx" if axis in flips))
 
     def as_json(self) -> dict[str, Any]:
         """The settings in plain JSON types, for the provenance; arrays as their shape."""
         known = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "out"}
         known["spacing"] = None if self.spacing is None else [float(s) for s in self.spacing]
         known["outputs"] = list(self.outputs)
+        known["tile"] = None if self.tile is None else list(self.tile)
         for name in ("threshold", "memory"):
             known[name] = None if known[name] is None else float(known[name])
         known["gates"] = {name: _plain(value) for name, value in self.gates.items()}
