@@ -92,7 +92,7 @@ def predict_steps(
         ``done`` goes evenly from 0 to ``total``; the last step carries the prediction.
     """
     chosen = replace(settings or Settings(), **options)
-    return _steps(_job(model, volume, chosen))
+    return _steps(job_for(model, volume, chosen))
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ class Job:
     imposed: dict[str, Tensor]
 
 
-def _job(model: Model, volume: Any, settings: Settings) -> Job:
+def job_for(model: Model, volume: Any, settings: Settings) -> Job:
+    """Settle what a run needs, and refuse what cannot be run; see `predict`."""
     if not isinstance(model, Model):
         raise InputError(f"model is a {type(model).__name__}; pass what load_model gives.")
     volume = _as_volume(volume, settings)
