@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from inspect_cases import cases, plain_auc, upsampled
 
 from napari_attention_unet.inspect.measures import gate_measures, most_telling
 from napari_attention_unet.models.card import default_classes
@@ -16,38 +16,17 @@ def predict(mask, *gates):
     return Prediction(mask, gates, default_classes(2), volume)
 
 
-def nearest(gate, shape):
-    """The map brought to the mask's grid, sample by nearest sample."""
-    index = []
-    for axis in range(3):
-        j = np.rint((np.arange(shape[axis]) - gate.translate[axis]) / gate.scale[axis])
-        index.append(np.clip(j, 0, gate.coefficients.shape[axis] - 1).astype(int))
-    return gate.coefficients[np.ix_(*index)]
-
-
 @settings(deadline=None, max_examples=60)
-@given(
-    shape=st.tuples(*[st.integers(1, 9)] * 3),
-    grid=st.tuples(*[st.integers(1, 6)] * 3),
-    scale=st.tuples(*[st.sampled_from([0.5, 0.75, 1.0, 1.978, 2.0, 4.0])] * 3),
-    seed=st.integers(0, 2**31),
-)
-def test_measures_equal_the_plain_computation(shape, grid, scale, seed):
-    rng = np.random.default_rng(seed)
-    alpha = rng.integers(0, 5, grid).astype(np.float32) / 4  # few values: ties matter
-    gate = GateMap("g", alpha, scale, tuple((s - 1) / 2 for s in scale))
-    mask = rng.integers(0, 3, shape)
-    (got,) = gate_measures(predict(mask, gate))
-    full = nearest(gate, shape).astype(np.float64)
-    inside, outside = full[mask > 0], full[mask == 0]
-    assert got.mean == pytest.approx(alpha.mean())
-    for value, voxels in ((got.inside, inside), (got.outside, outside)):
-        assert value == pytest.approx(voxels.mean() if voxels.size else np.nan, nan_ok=True)
-    if inside.size and outside.size:
-        pairs = inside[:, None] - outside[None]
-        assert got.auc == pytest.approx((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
-    else:
-        assert np.isnan(got.auc)
+@given(prediction=cases())
+def test_measures_equal_the_plain_computation(prediction):
+    mask = prediction.mask
+    for gate, got in zip(prediction.gates, gate_measures(prediction), strict=True):
+        full = upsampled(gate, mask.shape).astype(np.float64)
+        inside, outside = full[mask > 0], full[mask == 0]
+        assert got.mean == pytest.approx(gate.coefficients.mean())
+        for value, voxels in ((got.inside, inside), (got.outside, outside)):
+            assert value == pytest.approx(voxels.mean() if voxels.size else np.nan, nan_ok=True)
+        assert got.auc == pytest.approx(plain_auc(inside, outside), nan_ok=True)
 
 
 def test_a_gate_equal_to_the_mask_ranks_perfectly_and_its_inverse_not_at_all():

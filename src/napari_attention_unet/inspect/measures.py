@@ -1,20 +1,18 @@
 """How each gate's coefficients lie to the predicted mask.
 
-A gate's map is coarser than the mask. Every mask voxel takes the coefficient of
-the nearest gate sample; all figures below are over mask voxels under that
-assignment. They are computed on the gate's own grid from the number of
-foreground and background voxels that each sample serves, so nothing is up-sampled.
+These are the few figures that every run shows; `table` has all of them, by class or object. What
+concerns voxels goes by the nearest sample (`assignment`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_attention_unet.prediction import GateMap, Prediction
+
+from .assignment import Assignment, Ranking, Served, auc, serve, weighted_mean
 
 #: Below this at the 99th percentile a sigmoid gate is dead, above 1 minus this at the 1st
 #: percentile it is saturated.
@@ -67,7 +65,13 @@ def gate_measures(prediction: Prediction) -> list[GateMeasures]:
         In the order of ``prediction.gates``.
     """
     foreground = prediction.mask > 0
-    return [_measure(gate, foreground) for gate in prediction.gates]
+    assignments = [Assignment(gate, foreground.shape) for gate in prediction.gates]
+    box = tuple(slice(0, size) for size in foreground.shape)
+    served, _ = serve(assignments, foreground, True, box)
+    return [
+        _measure(gate, assignment, inside)
+        for gate, assignment, inside in zip(prediction.gates, assignments, served, strict=True)
+    ]
 
 
 def most_telling(measures: list[GateMeasures]) -> str | None:
@@ -89,16 +93,12 @@ def most_telling(measures: list[GateMeasures]) -> str | None:
     return max(usable, key=lambda m: m.high - m.low).name
 
 
-def _measure(gate: GateMap, foreground: npt.NDArray[np.bool_]) -> GateMeasures:
-    alpha = np.asarray(gate.coefficients, dtype=np.float32)
+def _measure(gate: GateMap, assignment: Assignment, inside: Served) -> GateMeasures:
+    alpha = assignment.alpha
+    outside = assignment.everything()
+    outside[inside.samples] -= inside.counts
     low, high = (float(v) for v in np.percentile(alpha, (1, 99)))
     mean = float(alpha.mean(dtype=np.float64))
-    positive, served = _voxels_served(gate, foreground)
-    negative = served - positive
-    weights = [w.astype(np.float64) for w in (positive, negative)]
-    inside, outside = (
-        float((alpha * w).sum() / w.sum()) if w.sum() else float("nan") for w in weights
-    )
     return GateMeasures(
         name=gate.name,
         kind=gate.kind,
@@ -107,14 +107,21 @@ def _measure(gate: GateMap, foreground: npt.NDArray[np.bool_]) -> GateMeasures:
         mean=mean,
         low=low,
         high=high,
-        inside=inside,
-        outside=outside,
-        auc=_auc(alpha.ravel(), positive.ravel(), negative.ravel()),
-        flag=_flag(gate.kind, low, high, mean),
+        inside=inside.mean(),
+        outside=weighted_mean(alpha, outside),
+        auc=auc(inside, Ranking(alpha).below(outside)),
+        flag=flag(gate.kind, low, high, mean),
     )
 
 
-def _flag(kind: str, low: float, high: float, mean: float) -> str:
+def flag(kind: str, low: float, high: float, mean: float) -> str:
+    """What is wrong with a gate whose 1st and 99th percentile and mean are these.
+
+    Returns
+    -------
+    str
+        ``"dead"``, ``"saturated"``, ``"constant"``, or empty where nothing is.
+    """
     if kind == "softmax":  # values are about 1/N: only their spread means anything
         return "constant" if high - low < CONSTANT * mean else ""
     if high < DEAD:
@@ -122,44 +129,3 @@ def _flag(kind: str, low: float, high: float, mean: float) -> str:
     if low > 1 - DEAD:
         return "saturated"
     return "constant" if high - low < CONSTANT else ""
-
-
-def _voxels_served(
-    gate: GateMap, foreground: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Foreground voxels and all voxels whose nearest sample each gate sample is."""
-    positive: npt.NDArray[Any] = foreground
-    served = np.ones((1, 1, 1), np.int64)
-    for axis, samples in enumerate(gate.coefficients.shape):
-        voxels = foreground.shape[axis]
-        nearest = np.rint((np.arange(voxels) - gate.translate[axis]) / gate.scale[axis])
-        owner = np.clip(nearest, 0, samples - 1).astype(np.int64)
-        owners, first, count = np.unique(owner, return_index=True, return_counts=True)
-        shape = [*positive.shape]
-        shape[axis] = samples
-        spread = np.zeros(shape, np.int64)
-        where = [slice(None)] * 3
-        where[axis] = owners  # type: ignore[call-overload]
-        spread[tuple(where)] = np.add.reduceat(positive, first, axis=axis, dtype=np.int64)
-        positive = spread
-        line = np.zeros(samples, np.int64)
-        line[owners] = count
-        served = served * line.reshape([-1 if a == axis else 1 for a in range(3)])
-    return positive, served
-
-
-def _auc(
-    alpha: npt.NDArray[np.float32],
-    positive: npt.NDArray[np.int64],
-    negative: npt.NDArray[np.int64],
-) -> float:
-    """Weighted Mann-Whitney statistic over samples that stand for several voxels each."""
-    if not positive.sum() or not negative.sum():
-        return float("nan")
-    order = np.argsort(alpha)
-    values = alpha[order]
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-    above = np.add.reduceat(positive[order], starts).astype(np.float64)
-    below = np.add.reduceat(negative[order], starts).astype(np.float64)
-    wins = above @ (np.cumsum(below) - below / 2)
-    return float(wins / (above.sum() * below.sum()))
