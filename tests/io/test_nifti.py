@@ -314,5 +314,5 @@ def test_foreign_files_give_one_sentence(tmp_path, attempt, content, suffix):
 def test_other_kinds_of_files_are_told_what_would_work(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"TIFF \(\.tif, \.tiff\) and NIfTI"):
+    with pytest.raises(InputError, match="TIFF, NIfTI, OME-Zarr, NRRD"):
         read(path)

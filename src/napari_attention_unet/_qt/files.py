@@ -11,11 +11,10 @@ from napari.layers import Layer
 from qtpy.QtCore import QMimeData, QObject, Signal
 
 from napari_attention_unet.io.napari_reader import LayerData, read_layers
+from napari_attention_unet.io.readers import ENDINGS, is_image
 
-from .models import CHECKPOINT_ENDINGS
+from .checkpoint_files import CHECKPOINT_ENDINGS, is_checkpoint
 from .worker import explain, start_worker
-
-VOLUME_ENDINGS = (".tif", ".tiff", ".nii", ".nii.gz")
 
 
 def local_files(mime: QMimeData | None) -> list[str]:
@@ -26,18 +25,17 @@ def local_files(mime: QMimeData | None) -> list[str]:
 
 
 def kind_of(path: str) -> str:
-    """``"volume"``, ``"checkpoint"`` or ``""``, by the file's ending."""
-    name = Path(path).name.lower()
-    if name.endswith(VOLUME_ENDINGS):
-        return "volume"
-    return "checkpoint" if name.endswith(CHECKPOINT_ENDINGS) else ""
+    """``"volume"``, ``"checkpoint"`` or ``""``, by the ending, and by what a folder holds."""
+    if is_checkpoint(path):
+        return "checkpoint"
+    return "volume" if is_image(path) else ""
 
 
 def unknown(paths: Sequence[str]) -> str:
     """Why these files cannot be used."""
     names = ", ".join(f"'{Path(path).name}'" for path in paths)
     return (
-        f"{names}: neither a volume ({', '.join(VOLUME_ENDINGS)}) nor a checkpoint "
+        f"{names}: neither a volume ({', '.join(ENDINGS)}) nor a checkpoint "
         f"({', '.join(CHECKPOINT_ENDINGS[:4])})."
     )
 

@@ -12,6 +12,7 @@ from napari_attention_unet.units import NO_UNIT
 
 from .image import FileImage
 from .layer_volume import source_metadata
+from .readers import is_image, open_images
 
 #: Data, keyword arguments, layer type: what napari makes a layer of.
 LayerData = tuple[Any, dict[str, Any], str]
@@ -21,12 +22,15 @@ _COLORMAPS = ("cyan", "magenta", "yellow", "red", "green", "blue")
 
 
 def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
-    """npe2's reader contribution: a function that reads the path, or None for stacks of files."""
-    return read_layers if isinstance(path, str) else None
+    """npe2's reader contribution: a function that reads the path.
+
+    None for stacks of files, and for folders that are neither DICOM, OME-Zarr nor N5.
+    """
+    return read_layers if isinstance(path, str) and is_image(path) else None
 
 
 def read_layers(path: str | Path) -> list[LayerData]:
-    """Read an image file as napari layers, one a channel.
+    """Read an image file or folder as napari layers, one a channel.
 
     Parameters
     ----------
@@ -45,9 +49,7 @@ def read_layers(path: str | Path) -> list[LayerData]:
     InputError
         If the file cannot be read.
     """
-    from napari_attention_unet.io import open_image
-
-    return layers_of(open_image(path))
+    return [layer for image in open_images(path) for layer in layers_of(image)]
 
 
 def layers_of(image: FileImage) -> list[LayerData]:
@@ -95,7 +97,7 @@ def _appearance(image: FileImage, channel: int) -> dict[str, Any]:
     if image.is_labels or image.is_rgb:
         return {}
     several = image.data.shape[1] > 1
-    if image.storage.format == "nifti":
+    if image.orientation is not None:
         looks: dict[str, Any] = {"visible": channel == 0} if several else {}
         return looks | _without_outliers(image.data[:, channel])
     if several:

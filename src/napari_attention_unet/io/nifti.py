@@ -1,9 +1,4 @@
-"""NIfTI: any storage order brought to the nearest upright axes, the exact affine kept.
-
-NIfTI's world is RAS+: x grows to the patient's right, y to anterior, z to superior, in
-millimetres. Ours, in the order z, y, x, grows to inferior, posterior and left (``"IPL"``), so
-``(z, y, x) = (-S, -A, -R)``: slices shown in this order have the head upright.
-"""
+"""NIfTI: any storage order, time and channel axes, scaling; see `anatomy` for the axes."""
 
 from __future__ import annotations
 
@@ -12,26 +7,20 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 from nibabel.nifti1 import xform_codes
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.units import NO_UNIT, unit_symbol
-from napari_attention_unet.volume import Affine, Storage, as_vec3
+from napari_attention_unet.volume import Affine
 
+from .anatomy import is_regular, upright
 from .image import LAZY_ABOVE_BYTES, FileImage, native, one_sentence, stem
 
-#: World (z, y, x) to RAS+ and back: it is its own inverse.
-WORLD_RAS: Affine = np.array(
-    [[0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
-)
 #: Intents (NIfTI-1 standard, section "interpretation of voxel data") of several values a voxel.
 _VECTOR_INTENTS = {1004, 1005, 1006, 1007, 1010, 2003, 2004}
 _LABEL_INTENT = 1002
 #: deflate cannot shrink data further than this.
 _MOST_COMPRESSION = 1100
-#: An affine counts as aligned with the axes if no voxel lies further off than this many voxels.
-_ALIGNED_WITHIN = 1e-3
 
 
 def read_nifti(path: str | Path) -> FileImage:
@@ -60,55 +49,21 @@ def read_nifti(path: str | Path) -> FileImage:
         pixels = _pixels(image, Path(path))
         data, axes = _standard(pixels, header, path)
         affine, known = _affine(image)
-        order, flipped = _to_ipl(affine)
-        shape = data.shape[2:5]
-        turned = data.transpose(0, 1, *(2 + axis for axis in order), *range(5, data.ndim))
-        turned = turned[
-            (slice(None), slice(None), *(slice(None, None, -1 if f else 1) for f in flipped))
-        ]
-        if isinstance(turned, np.ndarray):
-            turned = np.ascontiguousarray(turned)
-        exact = WORLD_RAS @ affine @ index_to_file(order, flipped, shape)
-        spacing = np.linalg.norm(exact[:3, :3], axis=0)
         length, time = header.get_xyzt_units()
         has_time = "T" in axes and unit_symbol(time) != NO_UNIT
         step = float(header["pixdim"][4]) if has_time else 1.0
         form = int(header["sform_code"]) or int(header["qform_code"])
         return FileImage(
-            levels=(turned,),
+            **upright(data, affine, str(path), "nifti", str(xform_codes.label[form])),
             axes=axes,
             name=stem(path),
-            storage=Storage(
-                str(path), "nifti", order, flipped, affine, shape, str(xform_codes.label[form])
-            ),
-            spacing=as_vec3(spacing),
-            translate=as_vec3(exact[:3, 3]),
             units="mm" if unit_symbol(length) == NO_UNIT else unit_symbol(length),
             orientation="IPL" if known else None,
-            affine=None if _is_aligned(exact, turned.shape[2:5]) else exact,
             time_step=step if np.isfinite(step) and step > 0 else 1.0,
             time_start=float(np.nan_to_num(header["toffset"])) if has_time else 0.0,
             time_unit=unit_symbol(time) if has_time else "",
             is_labels=int(header["intent_code"]) == _LABEL_INTENT and data.dtype.kind in "iu",
         )
-
-
-def index_to_file(
-    axes: tuple[int, int, int], flipped: tuple[bool, bool, bool], shape: tuple[int, ...]
-) -> Affine:
-    """(4, 4) map of voxel index (z, y, x) to the file's voxel index.
-
-    Parameters
-    ----------
-    axes, flipped, shape
-        As in `Storage`.
-    """
-    matrix = np.zeros((4, 4))
-    matrix[3, 3] = 1.0
-    for ours, (axis, flip) in enumerate(zip(axes, flipped, strict=True)):
-        matrix[axis, ours] = -1.0 if flip else 1.0
-        matrix[axis, 3] = shape[axis] - 1.0 if flip else 0.0
-    return matrix
 
 
 def _pixels(image: nib.Nifti1Pair, path: Path) -> Any:
@@ -175,25 +130,7 @@ def _affine(image: nib.Nifti1Pair) -> tuple[Affine, bool]:
     """The file's affine (RAS+), and whether the file states it."""
     header: Any = image.header
     affine = np.array(image.affine, dtype=np.float64)
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    usable = np.isfinite(affine).all() and np.all(sizes > 0)
-    if usable and abs(np.linalg.det(affine[:3, :3])) > 1e-6 * np.prod(sizes):
+    if is_regular(affine):
         return affine, int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     zooms = np.abs(np.nan_to_num(header["pixdim"][1:4].astype(np.float64), posinf=0.0))
     return np.diag([*np.where(zooms > 0, zooms, 1.0), 1.0]) * [-1, 1, 1, 1], False
-
-
-def _to_ipl(affine: Affine) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """For z, y, x: the file's axis nearest to I-S, P-A, L-R, and whether to reverse it."""
-    nearest: npt.NDArray[np.float64] = nib.io_orientation(affine)  # type: ignore[no-untyped-call]
-    file_axis = {int(world): axis for axis, (world, _) in enumerate(nearest)}
-    z, y, x = file_axis[2], file_axis[1], file_axis[0]
-    flips = [bool(nearest[axis, 1] > 0) for axis in (z, y, x)]
-    return (z, y, x), (flips[0], flips[1], flips[2])
-
-
-def _is_aligned(affine: Affine, shape: tuple[int, ...]) -> bool:
-    """Whether scale and translate alone place every voxel."""
-    linear = affine[:3, :3]
-    off = np.abs(linear - np.diag(np.diag(linear))) @ shape
-    return bool(np.all(off <= _ALIGNED_WITHIN * np.linalg.norm(linear, axis=0)))

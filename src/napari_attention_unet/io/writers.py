@@ -15,7 +15,7 @@ from napari_attention_unet.models.card import ClassInfo
 from napari_attention_unet.units import is_length, long_name, unit_ratio
 from napari_attention_unet.volume import Affine, Vec3, Volume, scale_translate
 
-from .nifti import WORLD_RAS, index_to_file
+from .anatomy import WORLD_RAS, index_to_file
 
 #: Beyond this a TIFF file needs 64-bit offsets.
 _BIG_TIFF_BYTES = 2**32 - 2**25
