@@ -290,6 +290,25 @@ class _Gate:
     whole: dict[str, Any]
 
 
+class _Outside:
+    """All voxels of the volume but those of some regions, by the samples of one gate."""
+
+    def __init__(self, gate: _Gate, regions: Sequence[Served]) -> None:
+        counts = gate.everything.copy()
+        for region in regions:
+            counts[region.samples] -= region.counts
+        self._mean = weighted_mean(gate.assignment.alpha, counts)
+        self._below = gate.ranking.below(counts)
+
+    def against(self, inside: Served) -> dict[str, float]:
+        """Columns that set a region against what is outside."""
+        return {
+            "outside": self._mean,
+            "ratio": inside.mean() / self._mean if self._mean else float("nan"),
+            "auc": auc(inside, self._below),
+        }
+
+
 def _gate(gate: GateMap, shape: tuple[int, ...]) -> _Gate:
     assignment = Assignment(gate, shape)
     alpha = assignment.alpha
@@ -321,17 +340,10 @@ def _rows(prediction: Prediction, by: By) -> Iterator[dict[str, Any]]:
     size = abs(float(np.linalg.det(to_world[:3, :3])))
     found = [(region, *serve(assignments, labels, region.label, region.box)) for region in regions]
     for index, gate in enumerate(gates):
-        background = gate.everything.copy()
-        if by == "object":
-            for _, served, _ in found:
-                background[served[index].samples] -= served[index].counts
-            below = gate.ranking.below(background)
+        background = _Outside(gate, [served[index] for _, served, _ in found])
         for region, served, centroid in found:
-            inside, outside = served[index], background
-            if by != "object":
-                outside = background.copy()
-                outside[inside.samples] -= inside.counts
-                below = gate.ranking.below(outside)
+            inside = served[index]
+            outside = background if by == "object" else _Outside(gate, [inside])
             yield {
                 "gate": gate.gate.name,
                 "kind": gate.gate.kind,
@@ -341,7 +353,7 @@ def _rows(prediction: Prediction, by: By) -> Iterator[dict[str, Any]]:
                 "voxels": inside.voxels,
                 "volume": inside.voxels * size,
                 **_coefficients(gate.gate.kind, inside),
-                **_against(gate.assignment, inside, outside, below),
+                **outside.against(inside),
                 **_place(inside.centroid, centroid, to_world),
                 **gate.whole,
             }
@@ -358,17 +370,6 @@ def _coefficients(kind: str, inside: Served) -> dict[str, float]:
         "p95": p95,
         "above_half": float("nan") if softmax else inside.mean(inside.alpha > 0.5),
         "saturation": float("nan") if softmax else inside.mean(flat),
-    }
-
-
-def _against(
-    assignment: Assignment, inside: Served, outside: npt.NDArray[np.int64], below: Floats
-) -> dict[str, float]:
-    mean, other = inside.mean(), weighted_mean(assignment.alpha, outside)
-    return {
-        "outside": other,
-        "ratio": mean / other if other else float("nan"),
-        "auc": auc(inside, below),
     }
 
 
