@@ -157,6 +157,10 @@ def dicom_series(path: str | Path) -> tuple[Series, ...]:
     if not found:
         what = "pictures without a position in space" if without else "no DICOM images"
         raise InputError(f"'{path}' holds {what}; the slices of a CT, MR or PET series are needed.")
+
+    def number(uid: str) -> tuple[int, str]:
+        return int(about[uid].get("SeriesNumber", 0) or 0), uid
+
     return tuple(
         Series(
             uid,
@@ -165,7 +169,7 @@ def dicom_series(path: str | Path) -> tuple[Series, ...]:
             str(about[uid].get("Modality", "")),
             tuple(frames),
         )
-        for uid, frames in found.items()
+        for uid, frames in sorted(found.items(), key=lambda pair: number(pair[0]))
     )
 
 
