@@ -15,9 +15,11 @@ from napari_attention_unet.volume import Volume
 from .choices import Choices, save
 from .files import Drops
 from .gates_part import EMPTY, NONE_FOUND, NOT_SHOWN
-from .models import ModelFacts, ModelStore, Prefetch
+from .model_control import ModelControl
+from .models import ModelFacts, ModelStore
 from .oblique import is_oblique, is_shown_oblique, show_oblique
 from .outcome import READY, RESET, Said, cancelled, done, not_ready, outdated, removed
+from .prefetch import Prefetch
 from .request import Answer, Progress, Request, parse_spacing
 from .results import Results
 from .style import palette
@@ -59,12 +61,13 @@ class Controller(QObject):
 
         self.models = ModelStore()
         self.prefetch = Prefetch(self.models, self)
+        self.model_control = ModelControl(self._model, self.prefetch, self)
         self.runner = Runner(self.models, self)
         self.drops = Drops(viewer, self)
         self.link = ViewerLink(viewer, self)
         self.results = Results(viewer, self._on_outdated)
 
-        self.prefetch.described.connect(self._on_facts)
+        self.model_control.described.connect(self._on_facts)
         self.prefetch.devices_found.connect(self._model.show_devices)
         self.runner.progressed.connect(self._on_progress)
         self.runner.answered.connect(self._on_answer)
@@ -74,7 +77,6 @@ class Controller(QObject):
         self.link.removed.connect(self._on_removed)
         self.link.drawn.connect(self._on_drawn)
         self.link.stepped.connect(self._on_step)
-        self._model.chosen.connect(self.prefetch.choose)
         for part in (self._image, self._model, self._advanced):
             part.changed.connect(self._on_choice)
         self._image.refreshed.connect(self.refresh)
@@ -89,8 +91,7 @@ class Controller(QObject):
         self._view.oblique_changed.connect(self._show_oblique)
 
         self.prefetch.find_devices()
-        if self._model.name:
-            self.prefetch.choose(self._model.name)
+        self.model_control.start()
         self.refresh()
 
     # --- from choices to a run ------------------------------------------------------------------
@@ -265,7 +266,6 @@ class Controller(QObject):
             self._said = outdated(source.name, meanwhile=True)
 
     def _on_facts(self, facts: ModelFacts) -> None:
-        self._model.show_facts(facts)
         self._image.set_channels(facts.in_channels, facts.channel_names)
         self.refresh()
 

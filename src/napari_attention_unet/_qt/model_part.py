@@ -6,34 +6,50 @@ from pathlib import Path
 
 from magicgui.widgets import CheckBox, ComboBox
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from napari_attention_unet.models import bundled_models
 
+from .card_part import CardPart
+from .checkpoint_files import DIALOG_PATTERNS
 from .choices import RECENT, Choices
 from .form import Form, Note, beside, describe, native
-from .models import CHECKPOINT_ENDINGS, ModelFacts, ModelStore
+from .models import ModelFacts, ModelStore
 from .style import set_property
 
 
 class ModelPart(QWidget):
-    """Controls for the network; emits `chosen` when another is to be read."""
+    """Controls for the network.
 
-    chosen = Signal(str)
-    changed = Signal()
+    Attributes
+    ----------
+    facts : ModelFacts or None
+        What the chosen model is; None while it is read.
+    card : CardPart
+        All that is known of it, folded away.
+    """
+
+    chosen = Signal(str)  #: another model is to be read
+    changed = Signal()  #: the person chose something
+    allowing = Signal()  #: the person wants to say whether the file may run its code
 
     def __init__(self, choices: Choices, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._recent = [path for path in choices.recent or [] if Path(path).is_file()]
+        self._recent = [path for path in choices.recent or [] if Path(path).exists()]
         self.facts: ModelFacts | None = None
+        self._on_card = ""  # the model whose card is shown
 
         self.model = ComboBox(choices=self._choices)
-        self.browse = QToolButton()
-        self.browse.setText("…")
-        describe(self.browse, "browse", "Choose a checkpoint file; it can be dropped here as well")
-        self.browse.clicked.connect(self._browse)
+        self.browse = self._browse_button()
         self.note = Note("reading …")
         self.note.setObjectName("model_note")
+        self.allow = QToolButton()
+        self.allow.setText("allow …")
+        describe(self.allow, "allow", "Say whether this file may run its code")
+        self.allow.clicked.connect(self.allowing)
+        self.allow.hide()
+        self.card = CardPart()
+        self.card.hide()
         self.device = ComboBox(choices=[("looking …", "auto")])
         self.add_mask = CheckBox(text="mask", value=choices.mask)
         self.add_gates = CheckBox(text="gates", value=choices.gates)
@@ -46,9 +62,10 @@ class ModelPart(QWidget):
             self.model.native,
             "model",
             "The trained network: one that comes with the plugin, or a checkpoint of yours.\n"
-            "Nothing in a checkpoint is ever executed.",
+            "Nothing in a checkpoint is executed unless you allow it.",
         )
-        form.add_note(self.note)
+        form.add_note(beside(self.note, self.allow))
+        form.add_wide(self.card)
         form.add(
             "device", native(self.device), "device", "Where the network runs, with its free memory"
         )
@@ -103,7 +120,7 @@ class ModelPart(QWidget):
         return ""
 
     def open(self, path: str) -> None:
-        """Choose a checkpoint file."""
+        """Choose a checkpoint's file or folder."""
         path = str(Path(path).expanduser().resolve())
         self._recent = [path, *(p for p in self._recent if p != path)][:RECENT]
         with self.model.changed.blocked():
@@ -111,14 +128,31 @@ class ModelPart(QWidget):
             self.model.value = path
         self._on_model()
 
+    def reading(self) -> None:
+        """The chosen model is read, anew or with other options."""
+        self.facts = None
+        set_property(self.note, "role", "dim")
+        self.note.setText("reading …" if self.name else "none yet")
+        self.allow.hide()
+        self.changed.emit()
+
     def show_facts(self, facts: ModelFacts) -> None:
         """Say what the model is, or why it cannot be used."""
         self.facts = facts
         set_property(self.note, "role", "error" if facts.error else "dim")
-        self.note.setText("cannot be used" if facts.error else facts.summary)
+        unusable = "not allowed yet" if facts.question else "cannot be used"
+        self.note.setText(unusable if facts.error else facts.summary)
         self.note.setToolTip(facts.error or facts.about)
         self.model.native.setToolTip(facts.error or facts.about)
-        if facts.error and facts.name in self._recent:
+        self.allow.setVisible(facts.question is not None)
+        if facts.description is not None:
+            self._on_card = facts.name
+            self.card.show_model(facts.description, facts.name not in bundled_models())
+        # where an option does not fit, the card stays, so that it can be mended
+        known = self._on_card == facts.name
+        self.card.setVisible(known)
+        self.card.say(facts.error or facts.notice, "error" if facts.error else "dim")
+        if facts.error and not facts.question and not known and facts.name in self._recent:
             self._recent.remove(facts.name)
 
     def show_devices(self, devices: list[tuple[str, str]]) -> None:
@@ -159,22 +193,49 @@ class ModelPart(QWidget):
         ]
         return [*bundled, *zip(titles, self._recent, strict=True)]
 
-    def _browse(self) -> None:
-        patterns = " ".join(f"*{ending}" for ending in CHECKPOINT_ENDINGS)
-        start = str(Path(self._recent[0]).parent) if self._recent else str(Path.home())
+    def _browse_button(self) -> QToolButton:
+        button = QToolButton()
+        button.setText("…")
+        menu = QMenu(button)
+        for text, slot in (
+            ("Open a checkpoint file …", self._browse_files),
+            ("Open a folder: MONAI bundle, BioImage.IO …", self._browse_folders),
+        ):
+            action = menu.addAction(text)
+            if action is not None:
+                action.triggered.connect(slot)
+        button.setMenu(menu)
+        button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        describe(
+            button, "browse", "Choose a checkpoint's file or folder; it can be dropped here as well"
+        )
+        return button
+
+    def _browse_files(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
-            self, "Open a checkpoint", start, f"Checkpoints ({patterns});;All files (*)"
+            self,
+            "Open a checkpoint",
+            self._start(),
+            f"Checkpoints ({' '.join(DIALOG_PATTERNS)});;All files (*)",
         )
         if path:
             self.open(path)
 
+    def _browse_folders(self) -> None:
+        path = QFileDialog.getExistingDirectory(
+            self, "Open the folder of a MONAI bundle or a BioImage.IO package", self._start()
+        )
+        if path:
+            self.open(path)
+
+    def _start(self) -> str:
+        """Where a file dialog starts."""
+        return str(Path(self._recent[0]).parent if self._recent else Path.home())
+
     def _on_model(self) -> None:
-        self.facts = None
-        set_property(self.note, "role", "dim")
-        self.note.setText("reading …" if self.name else "none yet")
+        self.reading()
         if self.name:
             self.chosen.emit(self.name)
-        self.changed.emit()
 
     def _on_device(self) -> None:
         self._wanted_device = self.device.value

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QObject, Signal
-
-from napari_attention_unet.errors import InputError
-from napari_attention_unet.models import ModelCard, bundled_models
+from napari_attention_unet.errors import InputError, TrustRequired
+from napari_attention_unet.models import ClassInfo, ModelCard, bundled_models
 from napari_attention_unet.models.bundled import resolve
+from napari_attention_unet.models.card_file import (
+    card_path,
+    forget_card,
+    remember_card,
+    save_card,
+)
+from napari_attention_unet.models.trust import remember
 from napari_attention_unet.volume import Shape3, Volume
 
-from .request import size
+if TYPE_CHECKING:
+    from napari_attention_unet.describe import Description
 
 #: Loaded models that are kept; one to run, one to go back to.
 KEPT = 2
-#: Endings by which a dropped file is taken for a checkpoint.
-CHECKPOINT_ENDINGS = (
-    ".safetensors",
-    ".pth",
-    ".pt",
-    ".ckpt",
-    ".pkl",
-    ".tar",
-    ".bin",
-    ".model",
-)
+#: Files of a folder that are looked at to see whether it changed.
+_MOST_FILES = 1000
 
 
 @dataclass(frozen=True)
@@ -41,36 +39,51 @@ class ModelFacts:
     ----------
     name : str
         Bundled name or path, as chosen.
-    in_channels : int
-        Number of input channels.
-    channel_names : tuple of str
-        One a channel, or empty.
-    classes : tuple of str
-        Names, the background first.
-    gates : int
-        Number of attention gates.
-    card : ModelCard or None
-        What it expects of a volume; None if it cannot be used.
-    stride : tuple of int
-        Multiples to which volumes are padded.
-    architecture : str
-        Name of the network.
-    about : str
-        What the card says of it, for a tip: description, training data, limits, assumptions.
+    description : Description or None
+        All there is to know of it; None if it cannot be used.
     error : str
         Why it cannot be used; empty if it can.
+    question : TrustRequired or None
+        What the person has to say yes to before it can be used.
+    notice : str
+        What became of the latest change of its card, in a sentence; empty without one.
     """
 
     name: str
-    in_channels: int = 1
-    channel_names: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    gates: int = 0
-    card: ModelCard | None = None
-    stride: Shape3 = (1, 1, 1)
-    architecture: str = ""
-    about: str = ""
+    description: Description | None = None
     error: str = ""
+    question: TrustRequired | None = None
+    notice: str = ""
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What it expects of a volume; None if it cannot be used."""
+        return self.description.card if self.description else None
+
+    @property
+    def in_channels(self) -> int:
+        """Number of input channels."""
+        return self.card.in_channels if self.card else 1
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """One a channel, or empty."""
+        return self.card.channel_names if self.card else ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, the background first."""
+        return tuple(c.name for c in self.card.classes) if self.card else ()
+
+    @property
+    def gates(self) -> int:
+        """Number of attention gates."""
+        return len(self.description.gates) if self.description else 0
+
+    @property
+    def stride(self) -> Shape3:
+        """Multiples to which volumes are padded."""
+        return self.description.stride if self.description else (1, 1, 1)
 
     @property
     def summary(self) -> str:
@@ -80,6 +93,20 @@ class ModelFacts:
         gates = {0: "no attention gate", 1: "1 gate"}.get(self.gates, f"{self.gates} gates")
         assumed = f" · {n} assumed" if self.card and (n := len(self.card.assumptions)) else ""
         return f"{channels}{names} · {gates}{assumed}"
+
+    @property
+    def about(self) -> str:
+        """What the card says of it, for a tip: description, training data, limits, assumptions."""
+        card = self.card
+        if card is None:
+            return ""
+        lines = [
+            f"{card.architecture}: {card.description}".strip(": "),
+            card.training_data,
+            card.limits,
+            *(f"Assumed: {text}" for text in card.assumptions),
+        ]
+        return "\n".join(line for line in lines if line)
 
     def problem_with(self, volume: Volume) -> str:
         """Why a volume cannot be run, by what its shape says; empty if it can."""
@@ -103,12 +130,22 @@ class ModelFacts:
         return ""
 
 
+#: What tells a model from another one: file, its state on disk, and what was said of it.
+_Key = tuple[str, tuple[int, int], int, str]
+
+
 class ModelStore:
-    """Loads models, each file once until it changes on disk; safe to use from several threads."""
+    """Loads models, each file once until it changes on disk; safe to use from several threads.
+
+    What the person says of a model (options, names of classes) holds at once, as keywords with
+    which it is loaded, and is remembered for the next start by the hash of the checkpoint.
+    Everything here may take seconds and belongs on a worker thread.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+        self._lock = threading.RLock()
+        self._kept: OrderedDict[_Key, Any] = OrderedDict()
+        self._said: dict[tuple[str, tuple[int, int]], dict[str, Any]] = {}
 
     @staticmethod
     def title(name: str) -> str:
@@ -121,116 +158,125 @@ class ModelStore:
         Raises
         ------
         AttentionUNetError
-            If it cannot be opened.
+            If it cannot be opened; `TrustRequired` if it is the person who has to say that it may.
         """
         from napari_attention_unet.predict import load_model
 
-        key = _key(name)
         with self._lock:
+            key = self._key(name)
             model = self._kept.get(key)
             if model is None:
-                model = load_model(name)
-            self._kept[key] = model
-            self._kept.move_to_end(key)
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+                model = load_model(name, **self._said.get(key[:2], {}))
+            self._keep(key, model)
             return model
+
+    def state(self, name: str, options: Mapping[str, Any]) -> str:
+        """Say what the checkpoint does not; all options that are chosen, not the new one alone.
+
+        Options that do not fit stay said, so that the person sees why the model cannot be used,
+        but are not remembered.
+
+        Returns
+        -------
+        str
+            What hinders that it is remembered, in a sentence; empty if nothing does.
+        """
+        with self._lock:
+            said = self._of(name)
+            others = {key: said[key] for key in ("classes", "trust") if key in said}
+            said.clear()
+            said.update(others, **options)
+            return self._remember(self.get(name))
+
+    def name_classes(self, name: str, classes: Sequence[ClassInfo]) -> str:
+        """Name and colour the classes; the network is not read again. Returns as `state`."""
+        with self._lock:
+            model = self.get(name)
+            del self._kept[self._key(name)]
+            self._of(name)["classes"] = tuple(classes)
+            model = replace(model, card=replace(model.card, classes=tuple(classes)))
+            self._keep(self._key(name), model)
+            return self._remember(model)
+
+    def trust(self, name: str, question: TrustRequired) -> str:
+        """The person said that this content may run its code. Returns as `state`."""
+        with self._lock:
+            self._of(name)["trust"] = True
+            try:
+                remember(question.sha256, ModelStore.title(name))
+            except OSError as error:
+                return f"The answer holds until napari closes; it cannot be remembered ({error})."
+            return ""
+
+    def save_card(self, name: str) -> str:
+        """Save the card beside the checkpoint. Returns what came of it, in a sentence."""
+        with self._lock:
+            card = _without_assumed(self.get(name))
+            path = resolve(name)
+            try:
+                saved = save_card(path, card)
+            except OSError as error:
+                why = error.strerror or str(error)
+                return (
+                    f"The card cannot be saved in '{path.parent}': {why}. What you said is "
+                    "remembered on this computer for you alone."
+                )
+            return f"Saved as {saved.name}, beside the checkpoint."
+
+    def forget(self, name: str) -> str:
+        """Take back all that was said of a model, now or at an earlier start; trust stays."""
+        with self._lock:
+            said = self._of(name)
+            trust = {"trust": True} if "trust" in said else {}
+            said.clear()
+            said.update(trust)
+            forget_card(self.get(name).sha256)
+            self._kept.clear()
+            return "Back to what the checkpoint and its card say."
 
     def clear(self) -> None:
         """Let go of all models."""
         with self._lock:
             self._kept.clear()
 
+    def _of(self, name: str) -> dict[str, Any]:
+        """What was said of a model, to be changed."""
+        return self._said.setdefault(self._key(name)[:2], {})
 
-def _key(name: str) -> tuple[str, int, int]:
-    path = resolve(name)
+    def _keep(self, key: _Key, model: Any) -> None:
+        self._kept[key] = model
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def _key(self, name: str) -> _Key:
+        path = resolve(name)
+        on_disk = _stamp(path)
+        said = self._said.get((str(path), on_disk), {})
+        beside = _stamp(card_path(path))[0]
+        return str(path), on_disk, beside, repr(sorted(said.items()))
+
+    def _remember(self, model: Any) -> str:
+        try:
+            remember_card(model.sha256, _without_assumed(model))
+        except OSError as error:
+            return f"This holds until napari closes; it cannot be remembered ({error})."
+        return ""
+
+
+def _without_assumed(model: Any) -> ModelCard:
+    """The card with those options alone that somebody chose, as the others stay open."""
+    assumed = {option.name for option in model.options if not option.stated}
+    card: ModelCard = model.card
+    kept = {name: value for name, value in card.arguments.items() if name not in assumed}
+    return replace(card, arguments=kept)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Time and size of a file, or of the newest and of all files in a folder; 0 if there is none."""
     try:
-        stat = path.stat()
+        inside = islice(path.rglob("*"), _MOST_FILES) if path.is_dir() else [path]
+        stats = [file.stat() for file in inside]
     except OSError:
-        return str(path), 0, 0
-    return str(path), stat.st_mtime_ns, stat.st_size
-
-
-class Prefetch(QObject):
-    """Loads the chosen model on a worker thread and says what it is; the latest choice counts."""
-
-    described = Signal(object)  #: `ModelFacts` of the chosen model
-    devices_found = Signal(object)  #: list of (title, name)
-
-    def __init__(self, models: ModelStore, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._models = models
-        self._wanted = ""
-        self._stop = threading.Event()
-
-    def choose(self, name: str) -> None:
-        """Load the model of that name and emit `described`, unless another is chosen meanwhile."""
-        self._wanted = name
-        worker = self._worker(f"Attention U-Net: reading {self._models.title(name)}", _describe)(
-            name
-        )
-        worker.returned.connect(self._on_described)
-        worker.start()
-
-    def find_devices(self) -> None:
-        """Look for devices and emit `devices_found`."""
-        worker = self._worker("Attention U-Net: looking for devices", _devices)("")
-        worker.returned.connect(self.devices_found)
-        worker.start()
-
-    def close(self) -> None:
-        """Drop whatever is still to come."""
-        self._wanted = ""
-        self._stop.set()
-        self.blockSignals(True)
-
-    def _worker(self, title: str, function: Any) -> Any:
-        from .worker import start_worker
-
-        return lambda name: start_worker(title, function, name, self._models, self._stop)
-
-    def _on_described(self, facts: ModelFacts) -> None:
-        if facts.name == self._wanted:
-            self.described.emit(facts)
-
-
-def _describe(
-    name: str, models: ModelStore, stop: threading.Event
-) -> Generator[None, None, ModelFacts]:
-    from .worker import explain
-
-    yield
-    try:
-        model = models.get(name)
-    except Exception as error:  # whatever it is, the panel says it
-        return ModelFacts(name, error=explain(error)[0])
-    card = model.card
-    about = [
-        f"{model.architecture}: {card.description}".strip(": "),
-        card.training_data,
-        card.limits,
-        *(f"Assumed: {text}" for text in card.assumptions),
-    ]
-    return ModelFacts(
-        name,
-        in_channels=model.in_channels,
-        channel_names=tuple(card.channel_names),
-        classes=tuple(c.name for c in model.classes),
-        gates=len(model.gates),
-        card=card,
-        stride=model.stride,
-        architecture=model.architecture,
-        about="\n".join(text for text in about if text),
-    )
-
-
-def _devices(
-    _name: str, _models: ModelStore, stop: threading.Event
-) -> Generator[None, None, list[tuple[str, str]]]:
-    from napari_attention_unet.engine.device import devices
-
-    yield
-    found = devices()
-    listed = [(f"{d.label} · {size(d.free)} free", d.name) for d in found]
-    best = f"auto: {found[0].label.split(',')[0]} · {size(found[0].free)} free"
-    return [(best, "auto"), *listed]
+        return 0, 0
+    return max((s.st_mtime_ns for s in stats), default=0), sum(s.st_size for s in stats)

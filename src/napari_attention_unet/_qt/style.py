@@ -70,6 +70,7 @@ def stylesheet(theme_id: str, points: int) -> str:
 QLabel[role="heading"] {{ font-weight: 600; color: {p.text}; padding: 0; }}
 QLabel[role="label"] {{ color: {p.text}; padding: 0; }}
 QLabel[role="dim"], QCheckBox[role="dim"] {{ color: {p.dim}; padding: 0; font-size: {points}pt; }}
+QLabel[role="fact"] {{ color: {p.text}; padding: 0; font-size: {points}pt; }}
 QLabel[role="good"] {{ color: {p.good}; padding: 0; font-size: {points}pt; }}
 QLabel[role="warning"] {{ color: {p.warning}; padding: 0; font-size: {points}pt; }}
 QLabel[role="error"] {{ color: {p.error}; padding: 0; font-size: {points}pt; }}
@@ -94,6 +95,8 @@ QToolButton:focus, QPushButton:focus, QComboBox:focus, QCheckBox:focus {{
 QToolButton[role="flat"] {{ background: transparent; padding: 2px 4px 2px 0; color: {p.text}; }}
 QToolButton[role="flat"]:hover {{ background: {p.line}; }}
 QToolButton[role="flat"]:checked {{ background: transparent; color: {p.text}; }}
+QToolButton[role="swatch"] {{ background: transparent; padding: 1px; }}
+QToolButton[role="swatch"]:hover {{ background: {p.hover}; }}
 QToolButton[role="eye"] {{
     background: transparent; padding: 0; image: url("{icons}/visibility_off.svg");
 }}

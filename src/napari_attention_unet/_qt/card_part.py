@@ -1,0 +1,115 @@
+"""The folded *About this model*: what is known, what was assumed, and what can be said."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QApplication, QLabel, QToolButton, QWidget
+
+from .card_facts import assumed, facts_of
+from .class_editor import ClassEditor
+from .fact_sheet import FactSheet
+from .fold import Fold
+from .form import Note, beside, describe
+from .option_form import OptionForm
+from .style import set_property
+
+if TYPE_CHECKING:
+    from napari_attention_unet.describe import Description
+
+
+class CardPart(Fold):
+    """Facts to be read, options and classes to be said, object name ``about``."""
+
+    options_changed = Signal()
+    classes_changed = Signal()
+    save = Signal()
+    forget = Signal()
+
+    def __init__(self) -> None:
+        super().__init__(
+            "About this model",
+            "about_fold",
+            "Its network, inputs, gates and classes; what the file does not say can be said here",
+        )
+        self.setObjectName("about")
+        self._sha256 = ""
+        self.facts = FactSheet()
+        self.assumed = Note()
+        self.assumed.setObjectName("assumed")
+        self.options = OptionForm()
+        self.classes = ClassEditor()
+        self.notice = Note()
+        self.notice.setObjectName("card_notice")
+        self.save_button = _button(
+            "save card",
+            "save_card",
+            "Save what is known, chosen and named beside the checkpoint, as\n"
+            "<checkpoint>.card.json; it is picked up whenever the checkpoint is opened",
+        )
+        self.forget_button = _button(
+            "forget mine",
+            "forget_card",
+            "Take back the options, names and colours that you gave this checkpoint;\n"
+            "a card saved beside it stays",
+        )
+        self.copy_button = _button("copy SHA-256", "copy_hash", "")
+        self._sections = (
+            (_heading("Options"), self.options),
+            (_heading("Classes"), self.classes),
+            (_heading("Assumed"), self.assumed),
+        )
+        inner = self.content.layout()
+        assert inner is not None
+        row = beside(self.save_button, self.forget_button, self.copy_button, QWidget(), stretch=3)
+        for widget in (self.facts, *chain(*self._sections), row, self.notice):
+            inner.addWidget(widget)
+        self.notice.hide()
+
+        self.options.changed.connect(self.options_changed)
+        self.classes.edited.connect(self.classes_changed)
+        self.save_button.clicked.connect(self.save)
+        self.forget_button.clicked.connect(self.forget)
+        self.copy_button.clicked.connect(self._copy)
+
+    def show_model(self, description: Description, can_save: bool) -> None:
+        """Show what is known of a model; its card can be saved if it is the person's own file."""
+        self._sha256 = description.sha256
+        self.copy_button.setToolTip(f"Copy the hash of the checkpoint: {description.sha256}")
+        self.facts.show_facts(facts_of(description))
+        others = assumed(description)
+        self.assumed.setText("\n".join(f"• {text}" for text in others))
+        self.options.show_options(description.options)
+        self.classes.show_classes(description.card.classes)
+        shown = (bool(description.options), len(description.card.classes) > 1, bool(others))
+        for (heading, widget), here in zip(self._sections, shown, strict=True):
+            widget.setVisible(here)
+            heading.setVisible(here)
+        self.save_button.setVisible(can_save)
+
+    def say(self, text: str, role: str = "dim") -> None:
+        """Say what became of a change; an empty text says nothing."""
+        set_property(self.notice, "role", role)
+        self.notice.setText(text)
+        self.notice.setVisible(bool(text))
+
+    def _copy(self) -> None:
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(self._sha256)
+            self.say("SHA-256 copied.")
+
+
+def _heading(text: str) -> QLabel:
+    label = QLabel(text)
+    label.setProperty("role", "heading")
+    return label
+
+
+def _button(text: str, name: str, tip: str) -> QToolButton:
+    button = QToolButton()
+    button.setText(text)
+    describe(button, name, tip)
+    return button

@@ -1,0 +1,74 @@
+"""What a person says of the model reaches the store, and what is known of it reaches the panel."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import QObject, Signal
+
+from . import trust_dialog
+from .model_part import ModelPart
+from .models import ModelFacts
+from .prefetch import Prefetch
+
+
+class ModelControl(QObject):
+    """Connects the model part with the thread on which models are read.
+
+    Parameters
+    ----------
+    part : ModelPart
+        The controls.
+    prefetch : Prefetch
+        Reads models, and emits what they are.
+    """
+
+    described = Signal(object)  #: `ModelFacts`, once the part shows them
+
+    def __init__(self, part: ModelPart, prefetch: Prefetch, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._part, self._prefetch = part, prefetch
+        self._asks = False  # whether the person just chose the model
+        prefetch.described.connect(self._on_described)
+        part.chosen.connect(self._choose)
+        part.allowing.connect(self._ask)
+        part.card.options_changed.connect(self._state)
+        part.card.classes_changed.connect(self._name_classes)
+        part.card.save.connect(self._save)
+        part.card.forget.connect(self._forget)
+
+    def start(self) -> None:
+        """Read the model of the last time, without questions."""
+        if self._part.name:
+            self._prefetch.choose(self._part.name)
+
+    def _choose(self, name: str) -> None:
+        self._asks = True
+        self._prefetch.choose(name)
+
+    def _on_described(self, facts: ModelFacts) -> None:
+        self._part.show_facts(facts)
+        self.described.emit(facts)
+        asks, self._asks = self._asks, False
+        if facts.question is not None and asks:
+            self._ask()
+
+    def _ask(self) -> None:
+        facts = self._part.facts
+        if facts is None or facts.question is None:
+            return
+        if trust_dialog.ask_trust(self._part, facts.question) and self._part.facts is facts:
+            self._part.reading()
+            self._prefetch.trust(facts.name, facts.question)
+
+    def _state(self) -> None:
+        self._part.reading()
+        self._prefetch.state(self._part.name, self._part.card.options.stated)
+
+    def _name_classes(self) -> None:
+        self._prefetch.name_classes(self._part.name, self._part.card.classes.classes)
+
+    def _save(self) -> None:
+        self._prefetch.save_card(self._part.name)
+
+    def _forget(self) -> None:
+        self._part.reading()
+        self._prefetch.forget(self._part.name)
