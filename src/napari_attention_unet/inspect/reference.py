@@ -15,6 +15,7 @@ from napari_attention_unet.prediction import Prediction
 from napari_attention_unet.volume import Vec3
 
 from .assignment import Assignment, serve
+from .difference import FOREGROUND, dice
 from .probe import class_name
 from .table import Column
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Mask = npt.NDArray[np.bool_]
-FOREGROUND = "foreground"
 
 _LABEL = Column("label", "Label", "", "Value in the mask; 0 stands for the foreground as a whole.")
 _REGION = Column("region", "Region", "", "Class, or foreground (every class but background).")
@@ -152,7 +152,7 @@ def overlap(found: Mask, wanted: Mask) -> dict[str, float]:
     return {
         "voxels": one,
         "reference_voxels": other,
-        "dice": share(2 * both, one + other),
+        "dice": dice(found, wanted),
         "precision": share(both, one),
         "recall": share(both, other),
     }

@@ -6,6 +6,7 @@ Beyond the outermost centres both ways take the outermost sample.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from napari_attention_unet.prediction import GateMap
 
 Interpolation = Literal["nearest", "linear"]
 Indices = npt.NDArray[np.int64]
+#: Voxels of the image grid that are made at a time.
+_SLAB_VOXELS = 2**22
 
 
 def nearest_samples(gate: GateMap, axis: int, voxels: npt.ArrayLike) -> Indices:
@@ -89,6 +92,60 @@ def coefficients_at(
         return _mix(lower, _mix(_pick(alpha, z, y1, x0), _pick(alpha, z, y1, x1), wx), wy)
 
     return _mix(plane(z0), plane(z1), wz)
+
+
+def plane_at(gate: GateMap, planes: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """The gate's coefficients at voxel planes: linear along z, on its own grid along y and x.
+
+    Parameters
+    ----------
+    gate : GateMap
+    planes : array of float, shape (n,)
+        Positions along z, in voxels.
+
+    Returns
+    -------
+    float32 array, shape (n, y of the gate, x of the gate)
+    """
+    lower, upper, share = neighbours(gate, 0, planes)
+    alpha = gate.coefficients
+    first, second = (np.asarray(alpha[index], np.float32) for index in (lower, upper))
+    return _mix(first, second, share[:, None, None])
+
+
+def slabs(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Ranges of planes that cover a volume, each of a bounded number of voxels."""
+    step = max(1, _SLAB_VOXELS // max(1, shape[1] * shape[2]))
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
+
+
+def resample(
+    gate: GateMap, shape: tuple[int, ...], start: int, stop: int
+) -> npt.NDArray[np.float32]:
+    """Some planes of a gate's map on the image grid: trilinear, edges held.
+
+    Exact for a map that is affine in the voxel position, between the outermost samples.
+
+    Parameters
+    ----------
+    gate : GateMap
+    shape : tuple of int
+        Of the image, (z, y, x).
+    start, stop : int
+        Range of planes.
+
+    Returns
+    -------
+    float32 array, shape (stop - start, y, x)
+    """
+    slab = plane_at(gate, np.arange(start, stop))
+    for axis in (1, 2):
+        lower, upper, share = neighbours(gate, axis, np.arange(shape[axis]))
+        if axis == 1:
+            share = share[:, None]
+        slab = _mix(slab.take(lower, axis), slab.take(upper, axis), share)
+    return slab
 
 
 def _pick(
