@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from napari_attention_unet.model import Model
@@ -77,6 +77,13 @@ class Description:
     notes: tuple[str, ...]
     sha256: str
     code: str
+
+    @property
+    def stated_card(self) -> ModelCard:
+        """The card to be kept: with the options that were said; those assumed stay open."""
+        assumed = {option.name for option in self.options if not option.stated}
+        arguments = {k: v for k, v in self.card.arguments.items() if k not in assumed}
+        return replace(self.card, arguments=arguments)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the fields of the card, then the others; infinite is None."""

@@ -41,9 +41,9 @@ def facts_of(description: Description) -> list[Fact]:
     lines = [
         Fact("network", _network(description), "Architecture, and its number of trained numbers"),
         Fact("input", _inputs(card), "Channels, and the voxel size it was trained at"),
-        Fact("intensity", intensity(card.normalization), "How intensities are brought to its range"),
+        Fact("intensity", intensity(card.normalization), "How voxels are brought to its range"),
         Fact("output", _outputs(description), "How its output becomes probabilities"),
-        Fact("size", _size(description), "Extent of the volumes that it takes, along z, y, x"),
+        Fact("extent", _size(description), "Extent of the volumes that it takes, along z, y, x"),
         Fact(
             "sees",
             _field(description),
@@ -89,10 +89,9 @@ def breakable(text: str) -> str:
 
 def _network(description: Description) -> str:
     count = description.parameters
-    for unit, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
-        if count >= unit:
-            return f"{description.card.architecture} · {count / unit:.3g} {word} parameters"
-    return f"{description.card.architecture} · {count} parameters"
+    units = ((1e9, " billion"), (1e6, " million"), (1e3, " thousand"), (1, ""))
+    unit, word = next((each for each in units if count >= each[0]), units[-1])
+    return f"{breakable(description.card.architecture)}\n{count / unit:.3g}{word} parameters"
 
 
 def _inputs(card: ModelCard) -> str:

@@ -210,8 +210,10 @@ class ModelStore:
 
     def save_card(self, name: str) -> str:
         """Save the card beside the checkpoint. Returns what came of it, in a sentence."""
+        from napari_attention_unet.describe import describe
+
         with self._lock:
-            card = _without_assumed(self.get(name))
+            card = describe(self.get(name)).stated_card
             path = resolve(name)
             try:
                 saved = save_card(path, card)
@@ -257,23 +259,17 @@ class ModelStore:
         return str(path), on_disk, beside, repr(sorted(said.items()))
 
     def _remember(self, model: Any) -> str:
+        from napari_attention_unet.describe import describe
+
         try:
-            remember_card(model.sha256, _without_assumed(model))
+            remember_card(model.sha256, describe(model).stated_card)
         except OSError as error:
             return f"This holds until napari closes; it cannot be remembered ({error})."
         return ""
 
 
-def _without_assumed(model: Any) -> ModelCard:
-    """The card with those options alone that somebody chose, as the others stay open."""
-    assumed = {option.name for option in model.options if not option.stated}
-    card: ModelCard = model.card
-    kept = {name: value for name, value in card.arguments.items() if name not in assumed}
-    return replace(card, arguments=kept)
-
-
 def _stamp(path: Path) -> tuple[int, int]:
-    """Time and size of a file, or of the newest and of all files in a folder; 0 if there is none."""
+    """Time and size of a file, of the newest and of all in a folder; 0 if there is none."""
     try:
         inside = islice(path.rglob("*"), _MOST_FILES) if path.is_dir() else [path]
         stats = [file.stat() for file in inside]

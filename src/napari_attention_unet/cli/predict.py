@@ -11,6 +11,7 @@ import typer
 from napari_attention_unet.errors import AttentionUNetError, InputError
 
 from .console import complain, progress_bar
+from .model_options import Architecture, Arguments, Options, Trust, load
 
 if TYPE_CHECKING:
     from napari_attention_unet.io.save import Format
@@ -51,6 +52,10 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of an earlier run.")
     ] = False,
+    trust: Trust = False,
+    architecture: Architecture = None,
+    arguments: Arguments = None,
+    options: Options = None,
 ) -> None:
     """Segment volumes; save the mask and every gate's coefficients of each.
 
@@ -58,7 +63,6 @@ def predict(
     used is named on standard error, and the others are done all the same.
     """
     from napari_attention_unet.io.save import SUMMARY
-    from napari_attention_unet.model import load_model
     from napari_attention_unet.settings import Settings
 
     settings = Settings(
@@ -69,7 +73,7 @@ def predict(
         outputs=("mask", *_names(save)),
         memory=memory,
     )
-    loaded = load_model(model)
+    loaded = load(model, trust, architecture, arguments, options)
     failed = False
     for path, folder in zip(volumes, _folders(volumes, output), strict=True):
         try:
