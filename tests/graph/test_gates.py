@@ -62,6 +62,11 @@ def repeated(self, x):
     return self.out(torch.sigmoid(self.psi(self.deep(x))).repeat(1, 4, 1, 1, 1) * y)
 
 
+def joined(self, x):
+    y = self.conv(x)
+    return self.out(torch.cat([torch.sigmoid(self.psi(self.deep(x)))] * 4, dim=1) * y)
+
+
 def cast(self, x):
     return self.out(self.conv(x) * torch.sigmoid(self.psi(self.deep(x)).double()).float())
 
@@ -86,7 +91,7 @@ def deep() -> nn.Module:
     return nn.Sequential(nn.Conv3d(1, 4, 2, 2), nn.ConvTranspose3d(4, 4, 2, 2))
 
 
-@pytest.mark.parametrize("function", [repeated, cast, in_place, added, squeezed])
+@pytest.mark.parametrize("function", [repeated, joined, cast, in_place, added, squeezed])
 def test_ways_of_writing_a_gate(function):
     module = randomised(Function(function, deep=deep())).eval()
     graph = trace(module)
@@ -129,7 +134,85 @@ def test_squeeze_excitation_is_called_so():
     assert summary(module) == [("sSE", "squeeze-excitation")]
 
 
-def test_maps_that_might_be_gates_are_candidates():
+class ChannelPool(nn.Module):
+    """Spatial attention of CBAM, as its authors write it; pools a chosen tensor."""
+
+    def __init__(self, over_space: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(2, 1, 7, padding=3, bias=False)
+        self.over_space = over_space
+
+    def forward(self, x):
+        pooled = torch.cat((torch.max(x, 1)[0].unsqueeze(1), torch.mean(x, 1).unsqueeze(1)), dim=1)
+        if self.over_space:
+            pooled = pooled - x.mean((2, 3, 4), keepdim=True).mean(1, keepdim=True)
+        return x * torch.sigmoid(self.conv(pooled))
+
+
+class CBAM(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Conv3d(channels, 2, 1), nn.ReLU(), nn.Conv3d(2, channels, 1))
+        self.spatial = ChannelPool()
+
+    def forward(self, x):
+        pooled = F.adaptive_avg_pool3d(x, 1), F.adaptive_max_pool3d(x, 1)
+        return self.spatial(x * torch.sigmoid(sum(self.mlp(p) for p in pooled)))
+
+
+def test_the_spatial_map_of_cbam_is_called_so():
+    def two(self, x):
+        return self.out(self.second(self.first(self.conv(x))))
+
+    module = Function(two, first=CBAM(4), second=CBAM(4))
+    assert summary(module) == [("first.spatial", "cbam"), ("second.spatial", "cbam")]
+
+
+def test_a_map_that_pools_something_else_is_no_cbam():
+    def of_another(self, x):
+        y = self.conv(x)
+        other = self.deep(x)
+        pooled = torch.cat((other.amax(1, keepdim=True), other.mean(1, keepdim=True)), 1)
+        return self.out(y * torch.sigmoid(self.pool(pooled)))
+
+    def of_the_mean_alone(self, x):
+        y = self.conv(x)
+        return self.out(y * torch.sigmoid(self.one(y.mean(1, keepdim=True))))
+
+    gated = Function(of_another, deep=deep(), pool=nn.Conv3d(2, 1, 3, padding=1))
+    assert [kind for _, kind in summary(gated)] == ["sigmoid"]
+    alone = Function(of_the_mean_alone, one=nn.Conv3d(1, 1, 3, padding=1))
+    assert [kind for _, kind in summary(alone)] == ["squeeze-excitation"]
+
+
+@pytest.mark.parametrize(
+    "squash",
+    [
+        torch.tanh,
+        F.hardsigmoid,
+        lambda psi: 1 + torch.sigmoid(psi),
+        lambda psi: 1 / (1 + torch.exp(-psi)),
+        lambda psi: psi.exp() / (psi.exp() + 1),
+        lambda psi: psi.sigmoid() ** 2,
+        lambda psi: (psi / 6).clamp(0, 1),
+    ],
+    ids=["tanh", "hardsigmoid", "1+sigmoid", "1/(1+exp)", "exp/(1+exp)", "squared", "clamped"],
+)
+def test_maps_that_might_be_gates_are_candidates(squash):
+    def odd(self, x):
+        return self.out(self.conv(x) * squash(self.psi(self.deep(x))))
+
+    module = randomised(Function(odd, deep=deep())).eval()
+    graph = trace(module)
+    assert [gate.kind for gate in graph.gates] == ["candidate"]
+    x = torch.randn(1, 1, 6, 10, 14)
+    (alpha,) = run(graph, x)[1].values()
+    with torch.no_grad():
+        wanted = squash(module.psi(module.deep(x)))
+    torch.testing.assert_close(alpha[None, None], wanted)
+
+
+def test_two_candidates_in_one_block_are_two():
     def odd(self, x):
         y = self.conv(x)
         psi = self.psi(self.deep(x))
@@ -180,9 +263,15 @@ def one_channel_times_one(self, x):
     return self.out(y + torch.sigmoid(self.psi(self.deep(x))) * self.psi(y))
 
 
+def one_map_a_channel(self, x):
+    """Out of scope: it says less of places than of features."""
+    return self.out(self.conv(x) * torch.sigmoid(self.mix(self.deep(x))))
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        one_map_a_channel,
         head,
         masked_image,
         channel_attention,

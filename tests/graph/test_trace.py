@@ -455,7 +455,6 @@ def looping_over_size(self, x):
         (Function(lambda self, x: "mask"), "returned no tensor"),
         (Function(lambda self, x: self.conv(self.conv(x))), "could not be run on an input of 1 ch"),
         (Function(lambda self, x: self.conv(x.view(1, 1, 96, 96, 96))), "could not be run"),
-        (torch.jit.script(nn.Conv3d(1, 2, 1)), "TorchScript"),
         (nn.ReLU(), "no 3D convolution.*give in_channels"),
     ],
     ids=lambda value: (

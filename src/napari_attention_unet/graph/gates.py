@@ -2,7 +2,8 @@
 
 A gate is a sigmoid, or a softmax over space, with one channel, possibly resampled, expanded,
 reshaped or cast, that is multiplied into a tensor with several channels on the same grid. Any other
-one-channel map that is multiplied so, such as a tanh or ``1 + sigmoid``, is a candidate.
+one-channel map that is multiplied so, such as a tanh or ``1 + sigmoid``, is a candidate. A gate
+with a map of its own for every channel is not looked for: it says less of places than of features.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _gate(graph: Graph, product: Node, mask: str, features: str) -> _Found | Non
     if graph.input not in causes or (kind == "candidate" and not _learned(graph, causes)):
         return None
     if kind == "sigmoid" and _is_of_features_alone(graph, node, features):
-        kind = "squeeze-excitation"
+        kind = "cbam" if _pools_channels(graph, node, features) else "squeeze-excitation"
     return _Found(node, coefficients, features, product, kind)
 
 
@@ -136,9 +137,24 @@ def _is_of_features_alone(graph: Graph, node: Node, features: str) -> bool:
     """
     grid = graph.nodes[features].shape[2:]
     for name in _causes(graph, node.name, without=features):
-        if name == graph.input or graph.nodes[name].shape[2:] != grid:
+        # pooled over channels there may be no axis of them left, for a while
+        if name == graph.input or graph.nodes[name].shape[-3:] != grid:
             return False
     return True
+
+
+def _pools_channels(graph: Graph, node: Node, features: str) -> bool:
+    """Whether a map follows from maximum and mean over the channels of what it multiplies.
+
+    That is the spatial attention of CBAM (Woo et al. 2018): a convolution and a sigmoid after them.
+    """
+    over_channels = set()
+    for name in set(_causes(graph, node.name, without=features)) & graph.nodes.keys():
+        cause = graph.nodes[name]
+        if cause.op in ("amax", "mean") and cause.args[0] == Ref(features):
+            dims = cause.args[1] if isinstance(cause.args[1], list) else [cause.args[1]]
+            over_channels |= {cause.op} if dims == [1] else set()
+    return over_channels == {"amax", "mean"}
 
 
 def _ambiguous(name: str, path: list[str], names: list[str], paths: list[list[str]]) -> bool:

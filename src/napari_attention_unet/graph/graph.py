@@ -167,8 +167,8 @@ class Gate:
         The node that holds the coefficients, shape (1, 1, z, y, x), before any up-sampling.
     kind : str
         ``"sigmoid"``, ``"softmax"``, ``"squeeze-excitation"`` (a sigmoid of the gated features
-        alone, without a gating signal) or ``"candidate"`` (one channel multiplied into several
-        that is neither).
+        alone, without a gating signal), ``"cbam"`` (such a sigmoid of their maximum and mean over
+        channels) or ``"candidate"`` (one channel multiplied into several that is none of these).
     grid : Grid
         Where its samples lie. Exact; where it depends on the input's extent (resampling with
         ``align_corners=True`` before the gate) it is that of `Graph.traced`, and

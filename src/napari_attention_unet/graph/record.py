@@ -17,7 +17,9 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from napari_attention_unet.errors import GraphError
 
+from .composed import composed
 from .graph import Node, Ref, substitute
+from .script import script_graph
 from .simplify import Call, Recorder, one_of, without_needless_expands
 
 INPUT = "input"
@@ -73,6 +75,8 @@ def record(module: nn.Module, x: torch.Tensor) -> Recording:
         Whatever the module raises for an input of this shape.
     """
     with _quiet(), torch.no_grad():
+        if isinstance(module, torch.jit.ScriptModule):
+            return _record_script(module, x)
         program = torch.export.export(module, (x,), strict=False)
         try:
             return _read(program)
@@ -108,6 +112,26 @@ def _quiet() -> Iterator[None]:
             logger.removeFilter(of_another_thread)
 
 
+def _record_script(module: torch.jit.ScriptModule, x: torch.Tensor) -> Recording:
+    graph, given, constants = script_graph(module, x)
+    recorder, values = Recorder(), {given.name: Ref(INPUT)}
+    for node in graph.nodes:
+        if name := node.meta.get("constant"):
+            values[node.name] = Ref(name)
+            recorder.facts[name] = (tuple(constants[name].shape), constants[name].dtype)
+    constants = {name: tensor.detach() for name, tensor in constants.items()}
+    try:
+        _run_through(graph, recorder, values)
+    except _NotFunctionalError:
+        raise GraphError(
+            "This TorchScript program writes into parts of its tensors, which cannot be followed; "
+            "load the weights of the network into its Python class instead."
+        ) from None
+    (returned,) = next(n for n in graph.nodes if n.op == "output").args
+    outputs = tuple(values[item.name].name for item in returned)
+    return Recording(without_needless_expands(recorder), constants, outputs, recorder.facts)
+
+
 def _read(program: torch.export.ExportedProgram) -> Recording:
     recorder = Recorder()
     constants: dict[str, torch.Tensor] = {}
@@ -123,10 +147,22 @@ def _read(program: torch.export.ExportedProgram) -> Recording:
         constants[target] = tensor.detach()
         values[spec.arg.name] = Ref(target)
         recorder.facts[target] = (tuple(tensor.shape), tensor.dtype)
+    _run_through(program.graph, recorder, values)
+    (returned,) = next(n for n in program.graph.nodes if n.op == "output").args
+    kinds = [spec.kind for spec in program.graph_signature.output_specs]
+    outputs = tuple(
+        values[item.name].name
+        for item, kind in zip(returned, kinds, strict=True)
+        if kind is OutputKind.USER_OUTPUT and isinstance(item, torch.fx.Node)
+    )
+    return Recording(without_needless_expands(recorder), constants, outputs, recorder.facts)
 
+
+def _run_through(graph: torch.fx.Graph, recorder: Recorder, values: dict[str, Any]) -> None:
+    """Record all operators of a graph; `values` then holds what each name means."""
     storages: dict[str, int] = {}
     several: dict[str, tuple[Call, list[tuple[int, ...]]]] = {}
-    for node in program.graph.nodes:
+    for node in graph.nodes:
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor):
             storages[node.name] = value.untyped_storage()._cdata
@@ -137,14 +173,6 @@ def _read(program: torch.export.ExportedProgram) -> Recording:
             _step(recorder, node, values, storages, several)
         elif node.op == "get_attr":
             raise _NotFunctionalError  # a nested program, of torch.no_grad() or autocast
-    (returned,) = next(n for n in program.graph.nodes if n.op == "output").args
-    kinds = [spec.kind for spec in program.graph_signature.output_specs]
-    outputs = tuple(
-        values[item.name].name
-        for item, kind in zip(returned, kinds, strict=True)
-        if kind is OutputKind.USER_OUTPUT and isinstance(item, torch.fx.Node)
-    )
-    return Recording(without_needless_expands(recorder), constants, outputs, recorder.facts)
 
 
 def _step(
@@ -185,13 +213,11 @@ def _step(
         )
     if first is None:
         return
+    shape = tuple(int(n) for n in first.shape)
     call = Call(
-        target,
-        tuple(substitute(args, known)),
-        substitute(kwargs, known),
-        tuple(int(n) for n in first.shape),
-        first.dtype,
+        target, tuple(substitute(args, known)), substitute(kwargs, known), shape, first.dtype
     )
+    call = composed(recorder, call)
     if isinstance(value, list | tuple):
         several[node.name] = (call, [tuple(part.shape) for part in value if part is not None])
     result = recorder.add(call, node.name, _path(node))

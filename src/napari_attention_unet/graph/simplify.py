@@ -294,8 +294,12 @@ def _upsample(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
 
 
 def _cat(recorder: Recorder, call: Call, name: str, path: str) -> _Change:
-    tensors = call.args[0]
-    return Ref(tensors[0].name) if len(tensors) == 1 else None
+    tensors, dim = call.args
+    if len(tensors) == 1:
+        return Ref(tensors[0].name)
+    if set(tensors) == {tensors[0]} and recorder.shape(tensors[0])[dim] == 1:
+        return Call(aten.expand.default, (tensors[0], list(call.shape)), {}, call.shape, call.dtype)
+    return None
 
 
 RULES: dict[str, _Rule] = {
@@ -307,7 +311,16 @@ RULES: dict[str, _Rule] = {
         ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _identity
     ),
     **dict.fromkeys(
-        ("reshape", "view", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
+        (
+            "reshape",
+            "view",
+            "_unsafe_view",
+            "_reshape_alias",
+            "flatten",
+            "unflatten",
+            "squeeze",
+            "unsqueeze",
+        ),
         _reshape,
     ),
     **dict.fromkeys(("view_as", "reshape_as"), _reshape),
@@ -367,8 +380,4 @@ def one_of(
         return Call(reduce, (args[0], [args[1]], args[2]), {}, shape, dtype)
     if call.op == "max_pool3d_with_indices":
         return Call(aten.max_pool3d.default, args, {}, shape, dtype)
-    if call.op == "_native_batch_norm_legit_no_training":
-        source, weight, bias, mean, variance, momentum, eps = args
-        spelled = (source, weight, bias, mean, variance, False, momentum, eps, False)
-        return Call(aten.batch_norm.default, spelled, {}, shape, dtype)
-    return None
+    return call if call.op in ("batch_norm", "group_norm", "layer_norm") else None

@@ -25,7 +25,7 @@ from napari_attention_unet.volume import Shape3
 
 from .evaluate import evaluate
 from .gates import find_gates
-from .graph import Extent, Graph, Node, substitute
+from .graph import Extent, Graph, Node, Size, substitute
 from .receptive import receptive_field
 from .record import INPUT, Recording, record
 
@@ -35,11 +35,13 @@ _FIRST, _SECOND = (2, 3, 4), (5, 8, 11)
 #: Bases tried in turn: for networks that halve up to five times, and for up to seven times with
 #: factors of three and five. Only the first is of a usual size; nothing has to hold the volume.
 _BASES = (32, 1920)
+#: For programs that were exported for no large sizes; they cannot choose by size what they run.
+_EXPORTED_BASES = (*_BASES, 16)
 #: `torch.export` changes global state while it runs.
 _LOCK = threading.Lock()
 
 
-def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
+def trace(module: nn.Module, in_channels: int | None = None, extent: Shape3 | None = None) -> Graph:
     """Turn a module into a graph of tensor operations.
 
     Nothing is computed and no memory taken for activations; the module is left as it was, and the
@@ -49,9 +51,13 @@ def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
     ----------
     module : nn.Module
         Takes a tensor (1, in_channels, z, y, x). Where it returns several tensors, the first one at
-        full resolution is taken, or the first one if there is none.
+        full resolution is taken, or the first one if there is none. TorchScript and the modules of
+        exported programs are modules like others.
     in_channels : int, optional
         Read from the first convolution if not given.
+    extent : tuple of int, optional
+        One (z, y, x) that the module is known to take. Where it takes no other, the graph is
+        `Graph.fixed`.
 
     Returns
     -------
@@ -63,22 +69,22 @@ def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
     GraphError
         If the module cannot be recorded, or runs other operators for other sizes or other data.
     """
-    if isinstance(module, torch.jit.ScriptModule):
-        raise GraphError(
-            "This is a TorchScript module, which cannot be traced again; load the weights of the "
-            "network into its Python class instead."
-        )
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     first: Exception | None = None
     with _LOCK, _eval_mode(module):
         channels = _first_channels(module) if in_channels is None else in_channels
-        for base in _BASES:
+        for base in _EXPORTED_BASES if isinstance(module, torch.fx.GraphModule) else _BASES:
             try:
                 return _trace_at(module, like, channels, base)
             except Exception as error:
                 first = first or error
                 if _of_data(error):
                     break
+        if extent is not None and not _of_data(first):
+            try:
+                return _trace_fixed(module, like, channels, extent)
+            except Exception as error:
+                first = error
     assert first is not None
     if isinstance(first, GraphError):
         raise first
@@ -99,20 +105,61 @@ def trace(module: nn.Module, in_channels: int | None = None) -> Graph:
 def _trace_at(module: nn.Module, like: torch.Tensor, channels: int, base: int) -> Graph:
     """Trace with extents that are multiples of `base`."""
     extents = _times(_FIRST, base), _times(_SECOND, base)
-
-    def recorded(extent: Shape3) -> Recording:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            x = torch.empty((1, channels, *extent), dtype=like.dtype, device=like.device)
-        return record(module, x)
-
-    one, two = recorded(extents[0]), recorded(extents[1])
+    one, two = (record(module, _without_data(like, channels, extent)) for extent in extents)
     output, notes = _chosen_output(one, extents[0])
     nodes = _needed(_unified(one, two, extents), output)
     stride = _stride(nodes.values())
     third = _next_multiples(_times(_FIRST, _BASES[0]), stride)
-    _confirm(nodes, recorded(third), third)
+    _confirm(nodes, record(module, _without_data(like, channels, third)), third)
+    return _graph(one, nodes, like, stride, extents[0], (output, notes))
 
-    constants = dict(one.constants)
+
+def _trace_fixed(module: nn.Module, like: torch.Tensor, channels: int, extent: Shape3) -> Graph:
+    """Trace at the one extent that the module takes."""
+    recording = record(module, _without_data(like, channels, extent))
+    output, notes = _chosen_output(recording, extent)
+    grown = {
+        name: replace(node, shape=_shape_of(node, extent)) for name, node in recording.nodes.items()
+    }
+    said = f"The network takes {' x '.join(map(str, extent))} voxels and no other size."
+    chosen = output, (*notes, said)
+    graph = _graph(recording, _needed(grown, output), like, extent, extent, chosen)
+    return replace(graph, fixed=True)
+
+
+def _shape_of(node: Node, extent: Shape3) -> tuple[Size, ...]:
+    """Sizes at one extent, told as such where they lie along an axis of the volume."""
+    shape = node.shape
+    if len(shape) == 5:
+        spatial = zip(shape[2:], extent, strict=True)
+        sizes = (
+            n if n == 1 else Extent((axis,), Fraction(int(str(n)), whole))
+            for axis, (n, whole) in enumerate(spatial)
+        )
+        return (*shape[:2], *sizes)
+    voxels = math.prod(extent)
+    if len(shape) == 3 and isinstance(n := shape[2], int) and voxels % n == 0 and n > 1:
+        return (*shape[:2], Extent((0, 1, 2), Fraction(n, voxels)))
+    return shape
+
+
+def _without_data(like: torch.Tensor, channels: int, extent: Shape3) -> torch.Tensor:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return torch.empty((1, channels, *extent), dtype=like.dtype, device=like.device)
+
+
+def _graph(
+    recording: Recording,
+    nodes: dict[str, Node],
+    like: torch.Tensor,
+    stride: Shape3,
+    traced: Shape3,
+    chosen: tuple[str, tuple[str, ...]],
+) -> Graph:
+    """The graph of unified nodes; `chosen` is the output and what there is to say of it."""
+    output, notes = chosen
+    channels = recording.facts[INPUT][0][1]
+    constants = dict(recording.constants)
     nodes = _needed(_folded(nodes, constants, like.device), output)
     used = {name for node in nodes.values() for name in node.inputs}
     graph = Graph(
@@ -121,9 +168,9 @@ def _trace_at(module: nn.Module, like: torch.Tensor, channels: int, base: int) -
         input=INPUT,
         output=output,
         in_channels=channels,
-        out_channels=one.facts[output][0][1],
+        out_channels=recording.facts[output][0][1],
         stride=stride,
-        traced=extents[0],
+        traced=traced,
         receptive_field=(0.0, 0.0, 0.0),
         dtype=like.dtype,
         notes=notes,
@@ -145,9 +192,11 @@ def _next_multiples(extent: Shape3, stride: Shape3) -> Shape3:
 
 @contextmanager
 def _eval_mode(module: nn.Module) -> Iterator[None]:
-    was_training = [(part, part.training) for part in module.modules()]
+    # frozen programs have one mode, and no such attribute
+    was_training = [(p, p.training) for p in module.modules() if hasattr(p, "training")]
     try:
-        module.eval()
+        with suppress(NotImplementedError, AttributeError):
+            module.eval()
         yield
     finally:
         for part, training in was_training:
@@ -161,6 +210,8 @@ class _Reached(Exception):  # noqa: N818  (it is no error)
 def _first_channels(module: nn.Module) -> int:
     """Input channels of the convolution that runs first, which need not be the first by name."""
     convolutions = [part for part in module.modules() if isinstance(part, nn.Conv3d)]
+    if isinstance(module, torch.jit.ScriptModule):
+        return _channels_of_script(module)
     if not convolutions:
         raise GraphError(
             "The network has no 3D convolution to read the number of input channels from; give "
@@ -181,7 +232,18 @@ def _first_channels(module: nn.Module) -> int:
     return reached[0].in_channels
 
 
-def _of_data(error: Exception) -> bool:
+def _channels_of_script(module: torch.jit.ScriptModule) -> int:
+    """The first number of channels that a program runs on, among those that its kernels take."""
+    kernels = [p.shape[1] for p in module.parameters() if p.ndim == 5]
+    like = next(module.parameters(), torch.empty(0))
+    for channels in dict.fromkeys(sorted(kernels) or range(1, 9)):
+        with suppress(Exception), torch.no_grad():
+            record(module, _without_data(like, channels, _times(_FIRST, _BASES[0])))
+            return channels
+    return 1  # tracing will say what is wrong
+
+
+def _of_data(error: Exception | None) -> bool:
     """Whether an error of torch says that Python asked for the value of a tensor."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     return bool(
@@ -196,8 +258,9 @@ def _of_data(error: Exception) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # The interpreter of TorchScript says last what happened, after where.
+    return lines[-1 if "TorchScript interpreter" in lines[0] else 0].strip()[:300]
 
 
 # Two recordings become one.
