@@ -21,7 +21,7 @@ from napari_attention_unet.io.napari_reader import read_layers
 from napari_attention_unet.volume import Volume, scale_translate
 
 SHAPE = (4, 6, 8)
-SUFFIXES = {"tiff": ".ome.tif", "nifti": ".nii.gz", "zarr": ".zarr"}
+SUFFIXES = {"tiff": ".ome.tif", "nifti": ".nii.gz", "nrrd": ".nrrd", "zarr": ".zarr"}
 
 
 def volume(**options):
@@ -391,7 +391,9 @@ def test_gates_of_any_name_have_a_file(tmp_path, predict):
 
 
 def test_bad_requests(tmp_path, predict):
-    with pytest.raises(InputError, match="Unknown format 'png'; known: auto, tiff, nifti, zarr"):
+    with pytest.raises(
+        InputError, match="Unknown format 'png'; known: auto, tiff, nifti, nrrd, zarr"
+    ):
         save(predict(volume()), tmp_path, "png")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file; give a folder"):

@@ -45,7 +45,7 @@ def predict(
         typer.Option(metavar="Z,Y,X", help="Voxel size, in place of what the file says."),
     ] = None,
     file_format: Annotated[
-        Literal["auto", "tiff", "nifti", "zarr"],
+        Literal["auto", "tiff", "nifti", "nrrd", "zarr"],
         typer.Option("--format", help="Of the results; auto is the volume's own."),
     ] = "auto",
     save: Annotated[str, typer.Option(metavar="probabilities,logits", help="Save these too.")] = "",

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from napari_attention_unet.prediction import GateMap, Prediction
 from napari_attention_unet.volume import Vec3
 
-from .layer_volume import time_points, true_oblique_affine, volume_from_layers
+from .layer_volume import SOURCE_KEY, time_points, true_oblique_affine, volume_from_layers
 from .napari_reader import LayerData
 from .placement import LayerAxes, layer_axes, layer_shape, placed
 
@@ -153,6 +153,8 @@ def layers_from_prediction(
     for _, arguments, _ in made:
         about = {**series[0].provenance, "source": source.name, **arguments["metadata"]}
         arguments["metadata"] = {RESULT_KEY: about}
+        if SOURCE_KEY in source.metadata:  # results are saved in the world of the source's file
+            arguments["metadata"][SOURCE_KEY] = source.metadata[SOURCE_KEY]
     return made
 
 

@@ -24,6 +24,8 @@ _SPACES = {
     "left-posterior-superior": LPS_RAS,
     "lps": LPS_RAS,
 }
+#: Keys of our own for the time axis: step, start and unit.
+TIME_KEYS = ("time step", "time start", "time unit")
 _SPATIAL = ("domain", "space")
 #: gzip cannot shrink data further than this.
 _MOST_COMPRESSION = 1100
@@ -55,6 +57,7 @@ def read_nrrd(path: str | Path) -> FileImage:
     data = native(data, path).transpose([axis for axis in wanted if axis is not None])
     data = data[tuple(None if axis is None else slice(None) for axis in wanted)]
     known, unit = _unit(header, roles)
+    step, start, time_unit = (str(header.get(key, "")) for key in TIME_KEYS)
     space = str(header.get("space", "")).lower().removesuffix("-time")
     to_file_world = _affine(header, _spatial(roles), path)
     to_ras = _SPACES.get(space)
@@ -62,6 +65,9 @@ def read_nrrd(path: str | Path) -> FileImage:
         "axes": "".join(r for r in "TC" if r in roles) + "ZYX",
         "name": stem(path),
         "units": unit if known or to_ras is None else "mm",
+        "time_step": _number(step, 1.0),
+        "time_start": _number(start, 0.0),
+        "time_unit": "" if unit_symbol(time_unit) == NO_UNIT else unit_symbol(time_unit),
     }
     if to_ras is not None:
         placed = upright(data, to_ras @ to_file_world, str(path), "nrrd", "scanner")
@@ -125,6 +131,14 @@ def _affine(header: dict[str, Any], spatial: list[int], path: str | Path) -> Aff
     if not is_regular(affine):
         raise InputError(f"The directions of space in '{path}' span no volume; correct its header.")
     return affine
+
+
+def _number(text: str, otherwise: float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return otherwise
+    return number if np.isfinite(number) else otherwise
 
 
 def _unit(header: dict[str, Any], roles: list[str]) -> tuple[bool, str]:

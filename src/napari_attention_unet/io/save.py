@@ -12,27 +12,30 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.prediction import GateMap, Prediction
-from napari_attention_unet.volume import Vec3
+from napari_attention_unet.volume import Vec3, Volume
 
-from .writers import Output, write_nifti, write_tiff, write_zarr
+from .write_nrrd import write_nrrd
+from .write_zarr import write_zarr
+from .writers import Output, write_nifti, write_tiff
 
-Format = Literal["auto", "tiff", "nifti", "zarr"]
-FORMATS: tuple[Format, ...] = ("auto", "tiff", "nifti", "zarr")
+Format = Literal["auto", "tiff", "nifti", "nrrd", "zarr"]
+FORMATS: tuple[Format, ...] = ("auto", "tiff", "nifti", "nrrd", "zarr")
 SUMMARY = "prediction.json"
 
 _WRITERS: dict[str, tuple[str, Callable[[Path, Output], None]]] = {
     "tiff": (".ome.tif", write_tiff),
     "nifti": (".nii.gz", write_nifti),
+    "nrrd": (".nrrd", write_nrrd),
     "zarr": (".zarr", write_zarr),
 }
 #: Names of result files. Nothing else is ever removed, whatever a summary lists.
-_OURS = re.compile(r"(mask|probabilities|logits|gate-[\w.-]+)\.(ome\.tif|nii\.gz|zarr)")
+_OURS = re.compile(r"(mask|probabilities|logits|gate-[\w.-]+)\.(ome\.tif|nii\.gz|nrrd|zarr)")
 _WHOLE: tuple[Vec3, Vec3] = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
 
 
@@ -50,10 +53,11 @@ def save(
     folder : str or Path
         Made if it is missing. Results of an earlier run in it are replaced; other files are left
         alone.
-    format : {"auto", "tiff", "nifti", "zarr"}
-        ``"auto"`` is NIfTI for volumes that came from NIfTI files, else OME-TIFF. NIfTI results
-        lie exactly over their source, oblique rotation included; the others keep scale and
-        translate, with the exact affine in ``prediction.json`` (and in the attributes of zarr).
+    format : {"auto", "tiff", "nifti", "nrrd", "zarr"}
+        ``"auto"`` is the volume's own where it is one of these, NIfTI for other anatomical ones,
+        else OME-TIFF. NIfTI and NRRD results lie exactly over their source, oblique rotation
+        included; the others keep scale and translate, with the exact affine in
+        ``prediction.json`` (and in the attributes of zarr).
 
     Returns
     -------
@@ -70,8 +74,7 @@ def save(
     if format not in FORMATS:
         raise InputError(f"Unknown format '{format}'; known: {', '.join(FORMATS)}.")
     if format == "auto":
-        storage = series[0].volume.storage
-        format = "nifti" if storage is not None and storage.format == "nifti" else "tiff"  # noqa: A001
+        format = _own_format(series[0].volume)  # noqa: A001
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"'{folder}' is a file; give a folder for the results.")
@@ -94,6 +97,16 @@ def save(
     part.write_text(text + "\n", encoding="utf-8")
     _move(part, folder / SUMMARY)
     return folder
+
+
+def _own_format(volume: Volume) -> Format:
+    """The format of the volume's file, or the nearest that can be written."""
+    storage = volume.storage
+    if storage is None or storage.format in ("tiff", "bioio", "numpy"):
+        return "tiff"
+    if storage.format in ("nifti", "nrrd", "zarr"):
+        return cast("Format", storage.format)
+    return "nifti" if storage.affine is not None else "tiff"
 
 
 def gate_file_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Writers of one result array each: OME-TIFF, NIfTI and OME-Zarr, with its place in the world."""
+"""One result array and its place in the world, as OME-TIFF and NIfTI."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import tifffile
 
 from napari_attention_unet.models.card import ClassInfo
-from napari_attention_unet.units import is_length, long_name, unit_ratio
+from napari_attention_unet.units import is_length, unit_ratio
 from napari_attention_unet.volume import Affine, Vec3, Volume, scale_translate
 
 from .anatomy import WORLD_RAS, index_to_file
@@ -62,6 +63,11 @@ class Output:
     def has_channels(self) -> bool:
         """Whether there is an axis of classes."""
         return bool(self.arrays[0].ndim == 4)
+
+    @property
+    def plain_name(self) -> str:
+        """The name in ASCII, for headers that can hold nothing else."""
+        return self.name.replace("·", "-").encode("ascii", "replace").decode()
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -138,11 +144,39 @@ def write_tiff(path: Path, output: Output) -> None:
     )
 
 
-def write_nifti(path: Path, output: Output) -> None:
-    """Write NIfTI in the source file's storage order and world, so it overlays its source exactly.
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """An output in a file's storage order.
 
-    A volume that comes from no NIfTI file is stored x fastest; its world (z, y, x) is written as
-    the RAS+ coordinates (-x, -y, -z), or as its orientation says.
+    Attributes
+    ----------
+    data : array, shape (a, b, c, time, channel)
+        Spatial axes in the file's order.
+    affine : (4, 4) array
+        Map of the index (a, b, c) to RAS+, in `unit`.
+    space, unit : str
+        What the world is, as in `Storage`, and its unit of length.
+    """
+
+    data: npt.NDArray[Any]
+    affine: Affine
+    space: str
+    unit: str
+
+
+def stored(output: Output, units: tuple[str, ...]) -> Stored:
+    """An output as anatomical formats store it.
+
+    It is in the source file's storage order and world, so it overlays its source exactly. Of a
+    volume that comes from no anatomical file x is fastest, and its world (z, y, x) becomes the
+    RAS+ coordinates (-x, -y, -z), or what its orientation says.
+
+    Parameters
+    ----------
+    output : Output
+        The result.
+    units : tuple of str
+        Units of length that the format knows; others become mm.
     """
     volume, storage = output.volume, output.volume.storage
     if storage is not None and storage.affine is not None:
@@ -154,23 +188,30 @@ def write_nifti(path: Path, output: Output) -> None:
         axes, flipped, space = (2, 1, 0), (False, False, False), ""
         to_ras = _world_to_ras(volume.orientation) @ volume.index_to_world
     grid = output.arrays[0].shape[-3:]
-    stored = [0, 0, 0]
+    shape = [0, 0, 0]
     for ours, axis in enumerate(axes):
-        stored[axis] = grid[ours]
-    affine = to_ras @ output.placement @ np.linalg.inv(index_to_file(axes, flipped, tuple(stored)))
-    unit = volume.units if volume.units in ("µm", "mm", "m") else "mm"
+        shape[axis] = grid[ours]
+    affine = to_ras @ output.placement @ np.linalg.inv(index_to_file(axes, flipped, tuple(shape)))
+    unit = volume.units if volume.units in units else "mm"
     if is_length(volume.units):
         affine = np.diag([*[unit_ratio(volume.units, unit)] * 3, 1.0]) @ affine
-    dtype = output.dtype
-    data = np.stack([np.asarray(array, dtype) for array in output.arrays])
+    data = np.stack([np.asarray(array, output.dtype) for array in output.arrays])
     if not output.has_channels:
         data = data[:, None]
     data = np.flip(data, tuple(2 + ours for ours in range(3) if flipped[ours]))
     data = data.transpose(*(2 + axes.index(axis) for axis in range(3)), 0, 1)
+    return Stored(data, affine, space, unit)
+
+
+def write_nifti(path: Path, output: Output) -> None:
+    """Write NIfTI; see `stored` for how it lies."""
+    kept = stored(output, ("µm", "mm", "m"))
+    data = kept.data
     if not output.has_channels:
         data = data[..., 0] if output.has_time else data[..., 0, 0]
-    image: Any = nib.Nifti1Image(data, affine)  # type: ignore[no-untyped-call]
-    _describe_nifti(image, output, affine, "aligned" if space in ("", "unknown") else space, unit)
+    image: Any = nib.Nifti1Image(data, kept.affine)  # type: ignore[no-untyped-call]
+    space = "aligned" if kept.space in ("", "unknown") else kept.space
+    _describe_nifti(image, output, kept.affine, space, kept.unit)
     nib.save(image, path)
 
 
@@ -190,9 +231,9 @@ def _describe_nifti(image: Any, output: Output, affine: Affine, space: str, unit
         header["pixdim"][4] = output.time_step
         header["toffset"] = output.volume.time or 0.0
     if output.is_labels:
-        header.set_intent("label", name=output.name[:15])
+        header.set_intent("label", name=output.plain_name[:15])
     elif output.has_channels:
-        header.set_intent("vector", name=output.name[:15])
+        header.set_intent("vector", name=output.plain_name[:15])
     header["descrip"] = b"napari-attention-unet"
 
 
@@ -204,66 +245,3 @@ def _world_to_ras(orientation: str | None) -> Affine:
         row, sign = _RAS_AXIS[letter]
         matrix[row, axis] = sign
     return matrix
-
-
-def write_zarr(path: Path, output: Output) -> None:
-    """Write OME-NGFF 0.4 with scale and translation; the exact affine is kept as an attribute."""
-    import zarr
-
-    volume = output.volume
-    dtype = output.dtype
-    size, position = output.sizes()
-    leading = [output.time_step] * output.has_time + [1.0] * output.has_channels
-    start = [volume.time or 0.0] * output.has_time + [0.0] * output.has_channels
-    kinds = {"T": "time", "C": "channel"}
-    units = {"T": long_name(volume.time_unit), "C": ""}
-    axes = [
-        {"name": axis.lower(), "type": kinds.get(axis, "space")}
-        | ({"unit": unit} if (unit := units.get(axis, long_name(volume.units))) else {})
-        for axis in output.axes
-    ]
-    transforms = [
-        {"type": "scale", "scale": [*leading, *size]},
-        {"type": "translation", "translation": [*start, *position]},
-    ]
-    group = zarr.open_group(path, mode="w", zarr_format=2)
-    chunks = tuple(
-        min(length, 64 if axis in "ZYX" else 1)
-        for axis, length in zip(output.axes, output.shape, strict=True)
-    )
-    array = group.create_array(
-        "0",
-        shape=output.shape,
-        dtype=dtype,
-        chunks=chunks,
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-    )
-    for index, values in enumerate(output.arrays):
-        array[index if output.has_time else ...] = np.asarray(values, dtype)
-    multiscales: list[Any] = [
-        {
-            "version": "0.4",
-            "name": output.name,
-            "axes": axes,
-            "datasets": [{"path": "0", "coordinateTransformations": transforms}],
-        }
-    ]
-    group.attrs["multiscales"] = multiscales
-    if output.is_labels:
-        group.attrs["image-label"] = _image_label(output.classes)
-    group.attrs["attention_unet"] = {
-        "orientation": volume.orientation,
-        "affine": (volume.index_to_world @ output.placement).tolist(),
-    }
-
-
-def _image_label(classes: tuple[ClassInfo, ...]) -> dict[str, Any]:
-    values = list(enumerate(classes))[1:]
-    return {
-        "version": "0.4",
-        "colors": [
-            {"label-value": value, "rgba": [*bytes.fromhex(info.color.lstrip("#")), 255]}
-            for value, info in values
-        ],
-        "properties": [{"label-value": value, "class": info.name} for value, info in values],
-    }
