@@ -13,6 +13,7 @@ import typer
 
 from napari_attention_unet.errors import AttentionUNetError
 
+from .bench import bench
 from .console import PROGRAM, complain
 from .demo import demo
 from .models import models
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (predict, models, demo):
+for command in (predict, models, demo, bench):
     app.command()(command)
 
 
