@@ -7,6 +7,7 @@ from pathlib import Path
 from napari_attention_unet.volume import Volume
 
 from .image import FileImage, stem
+from .open_result import open_result, source_of
 from .readers import ENDINGS, open_image, open_images
 from .sample import sample, sample_path
 from .save import FORMATS, save
@@ -17,10 +18,12 @@ __all__ = [
     "FileImage",
     "open_image",
     "open_images",
+    "open_result",
     "read",
     "sample",
     "sample_path",
     "save",
+    "source_of",
     "stem",
 ]
 
