@@ -10,7 +10,7 @@ import pytest
 from napari.settings import get_settings
 from panel_helpers import PATIENCE, message, named, wait_ready
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QApplication, QScrollArea
+from qtpy.QtWidgets import QApplication
 
 ORDER = (
     "image",
@@ -30,12 +30,12 @@ ORDER = (
     "rule",
     "keep_largest",
     "opens_files",
+    "replace",
+    "reset",
     "axial",
     "coronal",
     "sagittal",
     "letters",
-    "replace",
-    "reset",
     "run",
     "cancel",
 )
@@ -64,7 +64,7 @@ def test_nothing_is_cut_off_in_any_theme_and_font_size(docked, qtbot, theme, poi
     panel.advanced.normalize.value = "window"
     panel.advanced.rule.value = "threshold"
     panel.image.region.value = "slab"
-    scroll = panel.findChild(QScrollArea)
+    scroll = named(panel, "run_page")
     qtbot.waitUntil(
         lambda: scroll.widget().minimumSizeHint().width() <= scroll.viewport().width(), timeout=1000
     )

@@ -80,7 +80,7 @@ def test_the_colour_bar_paints_its_colours_in_order(qtbot):
     ramp[:, 3] = 1
     bar.set_colours(ramp)
     bar.set_marks(0.75, 0.25)
-    bar.set_ink("#00ff00")
+    bar.set_ink("#00ff00", "#ffffff")
     picture = bar.grab().toImage()
     reds = [picture.pixelColor(x, 6).red() for x in range(60, 180, 20)]
     assert reds == sorted(reds)

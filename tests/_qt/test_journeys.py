@@ -42,7 +42,7 @@ def test_panel_opens_from_the_menu_and_says_what_is_missing(docked):
 
 
 def test_every_control_has_a_tip_and_nothing_is_cut_off(docked, qtbot):
-    from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QScrollArea
+    from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit
 
     _viewer, panel = docked
     panel.advanced.fold.setChecked(True)
@@ -50,7 +50,7 @@ def test_every_control_has_a_tip_and_nothing_is_cut_off(docked, qtbot):
         for widget in panel.findChildren(kind):
             if widget.isVisible() and widget.objectName() != "qt_spinbox_lineedit":
                 assert widget.toolTip(), f"no tip: {widget.objectName()} {widget}"
-    scroll = panel.findChild(QScrollArea)
+    scroll = named(panel, "run_page")
     content = scroll.widget()
     assert content.minimumSizeHint().width() <= scroll.viewport().width()
 

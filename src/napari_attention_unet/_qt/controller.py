@@ -15,13 +15,16 @@ from napari_attention_unet.volume import Volume
 from .choices import Choices, save
 from .files import Drops
 from .gates_part import EMPTY, NONE_FOUND, NOT_SHOWN
+from .inspection import Inspection
 from .model_control import ModelControl
 from .models import ModelFacts, ModelStore
 from .oblique import is_oblique, is_shown_oblique, show_oblique
 from .outcome import READY, RESET, Said, cancelled, done, not_ready, outdated, removed
 from .prefetch import Prefetch
+from .probe_control import ProbeControl
 from .request import Answer, Progress, Request, parse_spacing
 from .results import Results
+from .runs import FinishedRun
 from .style import palette
 from .viewer_link import ViewerLink
 from .worker import Runner, explain
@@ -36,6 +39,7 @@ class _Run:
     outputs: tuple[str, ...]
     replace: bool
     model: str
+    request: Request
 
 
 class Controller(QObject):
@@ -54,18 +58,22 @@ class Controller(QObject):
         self._viewer = viewer
         self._image, self._model, self._advanced = panel.image, panel.model, panel.advanced
         self._view, self._gates, self._foot = panel.view, panel.gates, panel.foot
+        self._tabs = panel.tabs
         self._run: _Run | None = None
         self._outdated_meanwhile = False
         self._first_time = 0
+        self._showed = False
         self._said: Said | None = None
 
         self.models = ModelStore()
         self.prefetch = Prefetch(self.models, self)
-        self.model_control = ModelControl(self._model, self.prefetch, self)
+        self.model_control = ModelControl(self._model, self.prefetch, viewer.layers, self)
         self.runner = Runner(self.models, self)
         self.drops = Drops(viewer, self)
         self.link = ViewerLink(viewer, self)
         self.results = Results(viewer, self._on_outdated)
+        self.inspection = Inspection(viewer, self.models, panel.foot, self)
+        self.probe = ProbeControl(self.inspection, panel.gates, panel.probe, panel.profile)
 
         self.model_control.described.connect(self._on_facts)
         self.prefetch.devices_found.connect(self._model.show_devices)
@@ -73,6 +81,8 @@ class Controller(QObject):
         self.runner.answered.connect(self._on_answer)
         self.drops.said.connect(self._say)
         self.drops.checkpoint.connect(self._model.open)
+        self.inspection.said.connect(self._say)
+        self.inspection.changed.connect(self.refresh)
         self.link.layers_changed.connect(self._image.refresh)
         self.link.removed.connect(self._on_removed)
         self.link.drawn.connect(self._on_drawn)
@@ -109,8 +119,8 @@ class Controller(QObject):
             reason = self._model.facts.problem_with(
                 volume if spacing is None else volume.replace(spacing=spacing)
             )
-        if self._run is not None:
-            self._foot.set_ready("A run is under way.")
+        if self.inspection.busy:
+            self._foot.set_ready(self.inspection.busy)
             return
         self._foot.set_ready(reason)
         if reason:
@@ -120,7 +130,7 @@ class Controller(QObject):
 
     def run(self) -> None:
         """Start a run of what is chosen."""
-        if self._run is not None or not self._foot.run_button.isEnabled():
+        if self.inspection.busy or not self._foot.run_button.isEnabled():
             return
         try:
             request = self.request()
@@ -134,11 +144,13 @@ class Controller(QObject):
             self._model.outputs,
             self._foot.replace_box.isChecked(),
             title,
+            request,
         )
         self._outdated_meanwhile = False
         self.results.watch(self._run.sources)
         self._said = None
         self._foot.begin()
+        self.inspection.set_running(True)
         self.runner.start(request)
 
     def request(self) -> Request:
@@ -168,8 +180,10 @@ class Controller(QObject):
         return Request(volumes, self._model.name, settings)
 
     def cancel(self) -> None:
-        """Stop the run."""
-        if self._run is not None and not self.runner.cancelling:
+        """Stop what is under way."""
+        if self._run is None:
+            self.inspection.cancel()
+        elif not self.runner.cancelling:
             self._foot.stopping()
             self.runner.cancel()
 
@@ -208,6 +222,8 @@ class Controller(QObject):
         self.drops.close()
         self.link.close()
         self.results.close()
+        self.probe.close()
+        self.inspection.close()
         self._gates.clear()
         self._view.close_events()
         self.models.clear()
@@ -222,6 +238,7 @@ class Controller(QObject):
     def _on_answer(self, answer: Answer) -> None:
         run, self._run = self._run, None
         self._foot.end()
+        self.inspection.set_running(False)
         if run is None:
             return
         if answer.error:
@@ -260,7 +277,19 @@ class Controller(QObject):
         for gate in shown:
             if gate.name == telling:
                 self._select(gate.layer)
+        finished = FinishedRun(
+            run.request,
+            answer.predictions,
+            answer.measures,
+            f"{run.model} on {source.name}",
+            str(source.unique_id),
+            run.leading,  # type: ignore[arg-type]
+        )
+        self.inspection.runs.add(finished, [*(gate.layer for gate in shown), *others])
         self._said = done(answer, telling)
+        if not self._showed:  # later the person knows where the gates are
+            self._showed = True
+            self._tabs.show_page("gates")
         if self._outdated_meanwhile:
             self.results.mark_outdated(source)
             self._said = outdated(source.name, meanwhile=True)
@@ -280,11 +309,13 @@ class Controller(QObject):
     def _on_removed(self, layer: Any) -> None:
         self._gates.forget(layer)
         self.results.mark_outdated(layer)
+        self.inspection.runs.forget_without_layers()
         if self._run is not None and layer in self._run.sources:
             self.runner.abandon()
             self._run = None
             self._foot.end()
             self._said = removed(layer.name)
+            self.inspection.set_running(False)
 
     def _on_step(self) -> None:
         self._gates.show_time(self._image.time_on_display() - self._first_time)
@@ -311,8 +342,7 @@ class Controller(QObject):
     def _say(self, text: str, role: str = "dim", details: str = "") -> None:
         """Say something until the next choice; an empty text takes back what was said."""
         self._said = Said(text, role, details) if text else None
-        if self._run is None:
-            self.refresh()
+        self.refresh()
 
     def _volume(self) -> tuple[Volume | None, str]:
         try:

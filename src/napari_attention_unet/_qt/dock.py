@@ -6,9 +6,9 @@ from typing import Any
 
 from napari.settings import get_settings
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent
-from qtpy.QtWidgets import QFrame, QLineEdit, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from .advanced_part import AdvancedPart
 from .choices import load
@@ -18,8 +18,11 @@ from .form import rule
 from .gates_part import GatesPart
 from .image_part import ImagePart
 from .model_part import ModelPart
+from .probe_part import ProbePart
+from .profile_part import ProfilePart
 from .run_part import RunPart
 from .style import palette, set_property, stylesheet
+from .tabs import Tabs
 from .view_part import ViewPart
 
 WIDTH = 352
@@ -36,8 +39,10 @@ class AttentionUNetPanel(QWidget):
 
     Attributes
     ----------
-    image, model, advanced, view, gates, foot : QWidget
+    image, model, advanced, view, gates, probe, profile, foot : QWidget
         Its parts.
+    tabs : Tabs
+        In which they lie.
     controller : Controller
         Connects them.
     """
@@ -59,6 +64,8 @@ class AttentionUNetPanel(QWidget):
         self.advanced = AdvancedPart(choices)
         self.view = ViewPart(viewer, choices.letters)
         self.gates = GatesPart(choices.scaling)
+        self.probe = ProbePart()
+        self.profile = ProfilePart()
         self.foot = RunPart(choices.replace)
         self._lay_out()
         self._follow_theme()
@@ -74,11 +81,8 @@ class AttentionUNetPanel(QWidget):
         return QSize(max(WIDTH, self.minimumSizeHint().width()), 640)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """The narrowest at which nothing is cut off, scroll bar included."""
-        bar = self._scroll.verticalScrollBar()
-        beside = bar.sizeHint().width() if bar is not None else 0
-        padding = 4  # napari's style sheet: a pixel on either side of frame and scroll area
-        return QSize(self._content.minimumSizeHint().width() + beside + padding, 300)
+        """The narrowest at which nothing is cut off."""
+        return QSize(self.tabs.minimumSizeHint().width(), 300)
 
     def close_panel(self) -> None:
         """Stop what runs and let go of the viewer; the panel is of no more use."""
@@ -107,16 +111,10 @@ class AttentionUNetPanel(QWidget):
         control = event.modifiers() & Qt.KeyboardModifier.ControlModifier
         if control and event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
             self.controller.run()
-        elif event.key() == Qt.Key.Key_Escape and self.controller.runner.busy:
+        elif event.key() == Qt.Key.Key_Escape and self.controller.inspection.busy:
             self.controller.cancel()
         else:
             super().keyPressEvent(event)
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Follow the width that the scrolled content needs."""
-        if event is not None and event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
-        return super().eventFilter(watched, event)
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802
         """Take files."""
@@ -138,41 +136,39 @@ class AttentionUNetPanel(QWidget):
                 self.controller.drops.open(paths)
 
     def _lay_out(self) -> None:
-        self._content = QWidget()
-        self._content.installEventFilter(self)
-        column = QVBoxLayout(self._content)
-        column.setContentsMargins(10, 6, 8, 6)
-        column.setSpacing(8)
-        for widget in (
+        self.tabs = Tabs()
+        self.tabs.add_page(
+            "run",
+            "Run",
+            "What is run, with which network, and how",
             self.image,
             rule(),
             self.model,
             self.advanced,
             rule(),
-            self.view,
-            rule(),
+            self.foot.options,
+        )
+        self.tabs.add_page(
+            "gates",
+            "Gates",
+            "Where every attention gate looks, and what it says under the cursor",
             self.gates,
-        ):
-            column.addWidget(widget)
-        column.addStretch(1)
-        scroll = self._scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        scroll.setWidget(self._content)
+            self.probe,
+            self.profile,
+        )
         foot = QWidget()
         below = QVBoxLayout(foot)
         below.setContentsMargins(10, 6, 10, 6)
         below.setSpacing(6)
         below.addWidget(rule())
+        below.addWidget(self.view)
         below.addWidget(self.foot)
         self._frame = QFrame()
         self._frame.setObjectName("drop_frame")
         inner = QVBoxLayout(self._frame)
         inner.setContentsMargins(0, 0, 0, 0)
         inner.setSpacing(0)
-        inner.addWidget(scroll, 1)
+        inner.addWidget(self.tabs, 1)
         inner.addWidget(foot)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
@@ -184,4 +180,5 @@ class AttentionUNetPanel(QWidget):
             return
         theme = self._viewer.theme
         self.setStyleSheet(stylesheet(theme, get_settings().appearance.font_size))
-        self.gates.set_palette(palette(theme))
+        for part in (self.gates, self.probe, self.profile):
+            part.set_palette(palette(theme))

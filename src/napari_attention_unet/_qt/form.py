@@ -8,6 +8,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QSizePolicy, QWidget
 
+from .style import set_property
+
 LABEL_WIDTH = 62
 
 
@@ -114,6 +116,12 @@ class Note(QLabel):
         """Change the text."""
         super().setText(text)
         self._fit()
+
+    def say(self, text: str, role: str = "dim") -> None:
+        """Show a sentence; an empty one hides it."""
+        set_property(self, "role", role)
+        self.setText(text)
+        self.setVisible(bool(text))
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
         """Make room for the lines at the new width."""

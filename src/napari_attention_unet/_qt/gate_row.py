@@ -117,7 +117,8 @@ class GateRow(QFrame):
         self.bar = ColourBar()
         self.bar.setToolTip(
             "Colours of the map, with the coefficients at their ends.\n"
-            "▲ mean inside the mask, △ mean outside"
+            "▲ mean inside the mask, △ mean outside; the line stands at the coefficient under the\n"
+            "cursor"
         )
         self.numbers = _label(
             "dim",
@@ -125,6 +126,8 @@ class GateRow(QFrame):
             "AUC: the chance that a voxel of the mask has a higher coefficient than one outside;\n"
             "0.5 says nothing about the mask, 1 tells it apart entirely.",
         )
+        self.reading = _label("value", "Coefficient under the cursor")
+        self.reading.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self.flag = _label("warning", "Such a gate tells nothing about the image")
         self.flag.setWordWrap(True)
         column = QVBoxLayout(self)
@@ -132,7 +135,11 @@ class GateRow(QFrame):
         column.setSpacing(2)
         column.addLayout(top)
         column.addWidget(self.bar)
-        column.addWidget(self.numbers)
+        below = QHBoxLayout()
+        below.setContentsMargins(0, 0, 0, 0)
+        below.addWidget(self.numbers)
+        below.addWidget(self.reading, 1)
+        column.addLayout(below)
         column.addWidget(self.flag)
 
         events = gate.layer.events
@@ -153,6 +160,12 @@ class GateRow(QFrame):
         self.flag.setText(flag_words(m))
         self.flag.setVisible(bool(m.flag))
 
+    def show_reading(self, coefficient: float | None) -> None:
+        """Show the coefficient under the cursor; None for none."""
+        span = self.bar.limits[1] - self.bar.limits[0]
+        self.reading.setText("" if coefficient is None else number(coefficient, span))
+        self.bar.set_needle(coefficient)
+
     def detach(self) -> None:
         """Stop listening to the layer."""
         for event in self._events:
@@ -169,7 +182,7 @@ class GateRow(QFrame):
 
     def set_palette(self, palette: Palette) -> None:
         """Follow napari's theme."""
-        self.bar.set_ink(palette.dim)
+        self.bar.set_ink(palette.dim, palette.text)
 
     def set_current(self, current: bool) -> None:
         """Frame the line of the gate that is shown alone."""

@@ -160,6 +160,11 @@ class GatesPart(QWidget):
         for row in self._rows:
             row.show_time(index)
 
+    def show_reading(self, coefficients: dict[str, float] | None) -> None:
+        """Show every gate's coefficient under the cursor, by name; None for none."""
+        for row in self._rows:
+            row.show_reading(None if coefficients is None else coefficients.get(row.gate.name))
+
     def forget(self, layer: object) -> None:
         """Let go of a layer that was removed from the viewer."""
         self._others = [other for other in self._others if other is not layer]

@@ -18,7 +18,8 @@ _NUMBERS = 34  # least width kept for the number at either end
 class ColourBar(QWidget):
     """Colours from the lower to the upper end of the display range, over a mid grey.
 
-    The filled mark beneath stands at the mean inside the mask, the hollow one at the mean outside.
+    The filled mark beneath stands at the mean inside the mask, the hollow one at the mean outside,
+    the needle at the coefficient under the cursor.
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -26,7 +27,8 @@ class ColourBar(QWidget):
         self._colours = np.zeros((2, 4), np.uint8)
         self._low, self._high = 0.0, 1.0
         self._inside = self._outside = math.nan
-        self._ink = QColor("#808080")
+        self._needle: float | None = None
+        self._ink = self._strong = QColor("#808080")
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     @property
@@ -55,9 +57,15 @@ class ColourBar(QWidget):
         self._inside, self._outside = inside, outside
         self.update()
 
-    def set_ink(self, colour: str) -> None:
-        """Set the colour of numbers and marks."""
-        self._ink = QColor(colour)
+    def set_needle(self, value: float | None) -> None:
+        """Set the coefficient under the cursor; None for none."""
+        if value != self._needle:
+            self._needle = value
+            self.update()
+
+    def set_ink(self, colour: str, strong: str) -> None:
+        """Set the colour of numbers and marks, and that of the needle."""
+        self._ink, self._strong = QColor(colour), QColor(strong)
         self.update()
 
     def sizeHint(self) -> QSize:  # noqa: N802
@@ -90,13 +98,20 @@ class ColourBar(QWidget):
         )
         for value, filled in ((self._outside, False), (self._inside, True)):
             self._mark(painter, bar, value, filled)
+        if self._needle is not None:
+            x = self._place(bar, self._needle)
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
+            painter.fillRect(QRectF(x - 1, bar.top() - 2, 2, bar.height() + 4), self._strong)
         painter.end()
 
-    def _mark(self, painter: QPainter, bar: QRectF, value: float, filled: bool) -> None:
-        if math.isnan(value) or self._high <= self._low:
-            return
+    def _place(self, bar: QRectF, value: float) -> float:
         part = min(1.0, max(0.0, (value - self._low) / (self._high - self._low)))
-        x, top = bar.left() + part * bar.width(), bar.bottom() + 1
+        return bar.left() + part * bar.width()
+
+    def _mark(self, painter: QPainter, bar: QRectF, value: float, filled: bool) -> None:
+        if math.isnan(value):
+            return
+        x, top = self._place(bar, value), bar.bottom() + 1
         points = (QPointF(x, top), QPointF(x - 4, top + _MARK), QPointF(x + 4, top + _MARK))
         painter.setBrush(self._ink if filled else Qt.BrushStyle.NoBrush)
         painter.drawPolygon(QPolygonF(points))

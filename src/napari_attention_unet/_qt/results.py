@@ -15,6 +15,8 @@ from .gate_row import ShownGate
 from .request import Answer
 
 OUTDATED = " (outdated)"
+#: Key of metadata that marks what a person made of a result: a later run does not replace it.
+KEPT = "kept"
 _TELLING = ("data", "scale", "translate", "rotate", "shear", "affine")
 
 
@@ -105,7 +107,8 @@ class Results:
             layer.metadata[RESULT_KEY]["source_id"] = str(source.unique_id)
         if replace:
             for layer in results_of(list(self._viewer.layers), source):
-                self._viewer.layers.remove(layer)
+                if not layer.metadata[RESULT_KEY].get(KEPT):
+                    self._viewer.layers.remove(layer)
         at = self._viewer.layers.index(source) + 1 if source in self._viewer.layers else None
         for offset, layer in enumerate(layers):
             if at is None or not replace:

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from .form import Note, describe
+from .form import Note, beside, describe
 from .request import Progress, duration
 from .style import set_property
 
@@ -25,7 +25,13 @@ _STEPS = 1000
 
 
 class RunPart(QWidget):
-    """Always in sight beneath the settings."""
+    """Always in sight, whichever tab is in front.
+
+    Attributes
+    ----------
+    options : QWidget
+        What belongs to the settings of a run: whether it replaces earlier results, and *reset*.
+    """
 
     run = Signal()
     cancel = Signal()
@@ -52,12 +58,12 @@ class RunPart(QWidget):
         describe(self.run_button, "run", "")
         self.run_button.clicked.connect(self.run)
         self.cancel_button = QPushButton("Cancel")
-        describe(self.cancel_button, "cancel", "Stop the run and free its memory (Esc)")
+        describe(self.cancel_button, "cancel", "Stop what runs and free its memory (Esc)")
         self.cancel_button.setEnabled(False)
         self.cancel_button.clicked.connect(self.cancel)
 
         self.bar = QProgressBar()
-        describe(self.bar, "progress", "Share of the run that is done")
+        describe(self.bar, "progress", "Share of the work that is done")
         self.bar.setRange(0, _STEPS)
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(5)
@@ -70,11 +76,7 @@ class RunPart(QWidget):
         self.message.setObjectName("message")
         self.message.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
 
-        options = QHBoxLayout()
-        options.setContentsMargins(0, 0, 0, 0)
-        options.addWidget(self.replace_box)
-        options.addStretch(1)
-        options.addWidget(self.reset_button)
+        self.options = beside(self.replace_box, self.reset_button)
         buttons = QHBoxLayout()
         buttons.setContentsMargins(0, 0, 0, 0)
         buttons.setSpacing(6)
@@ -83,7 +85,6 @@ class RunPart(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(6)
-        column.addLayout(options)
         column.addLayout(buttons)
         column.addWidget(self.bar)
         column.addWidget(self.message)
@@ -100,10 +101,10 @@ class RunPart(QWidget):
         self.run_button.setToolTip(reason or "Run the network on the image (Ctrl+Return)")
         self.run_button.setAccessibleDescription(self.run_button.toolTip())
 
-    def begin(self) -> None:
-        """A run starts: show progress here and in napari's activity dock."""
+    def begin(self, text: str = "Running …") -> None:
+        """A run or another job starts: show progress here and in napari's activity dock."""
         self.run_button.setEnabled(False)
-        self.run_button.setText("Running …")
+        self.run_button.setText(text)
         self.cancel_button.setEnabled(True)
         self.bar.setRange(0, 0)
         self.bar.show()

@@ -24,6 +24,16 @@ class Palette(NamedTuple):
     error: str
     background: str
 
+    def curves(self, count: int) -> list[str]:
+        """Colours that tell so many lines apart, those of Okabe and Ito where they are readable."""
+        dark = int(self.background[1:3], 16) < 128
+        own = _CURVES_ON_DARK if dark else _CURVES_ON_LIGHT
+        return [own[index % len(own)] for index in range(count)]
+
+
+_CURVES_ON_DARK = ("#56b4e9", "#e69f00", "#2fc59a", "#e08bbd", "#f0e442", "#f07a3c")
+_CURVES_ON_LIGHT = ("#0072b2", "#b35900", "#00734f", "#a8457f", "#6d6200", "#b3200e")
+
 
 def palette(theme_id: str) -> Palette:
     """Colours that are readable on the given napari theme.
@@ -70,6 +80,7 @@ def stylesheet(theme_id: str, points: int) -> str:
 QLabel[role="heading"] {{ font-weight: 600; color: {p.text}; padding: 0; }}
 QLabel[role="label"] {{ color: {p.text}; padding: 0; }}
 QLabel[role="dim"], QCheckBox[role="dim"] {{ color: {p.dim}; padding: 0; font-size: {points}pt; }}
+QLabel[role="value"] {{ color: {p.text}; padding: 0; font-size: {points}pt; font-weight: 600; }}
 QLabel[role="fact"] {{ color: {p.text}; padding: 0; font-size: {points}pt; }}
 QLabel[role="good"] {{ color: {p.good}; padding: 0; font-size: {points}pt; }}
 QLabel[role="warning"] {{ color: {p.warning}; padding: 0; font-size: {points}pt; }}
@@ -117,6 +128,17 @@ QPushButton#cancel:disabled {{ background: {p.line}; color: {p.dim}; border: 0; 
 QProgressBar {{ border: 0; background: {p.line}; border-radius: 2px; }}
 QProgressBar::chunk {{ background: {p.accent}; border-radius: 2px; }}
 QScrollArea {{ border: 0; }}
+QTabWidget#tabs::pane {{ border: 0; border-top: 1px solid {p.line}; }}
+QTabWidget#tabs > QTabBar {{ background: transparent; }}
+QTabWidget#tabs > QTabBar::tab {{
+    background: transparent; color: {p.dim}; border: 0; border-bottom: 2px solid transparent;
+    padding: 5px 6px 4px 6px; margin: 0; font-size: {points}pt;
+}}
+QTabWidget#tabs > QTabBar::tab:hover {{ color: {p.text}; }}
+QTabWidget#tabs > QTabBar::tab:selected {{
+    color: {p.text}; border-bottom: 2px solid {p.accent};
+}}
+QTabWidget#tabs > QTabBar::tab:focus {{ color: {p.text}; background: {p.line}; }}
 QFrame#drop_frame[dropping="true"] {{ border: 2px solid {p.accent}; border-radius: 4px; }}
 """
 
