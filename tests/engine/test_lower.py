@@ -7,9 +7,11 @@ from napari_attention_unet.engine.whole import run_whole
 from napari_attention_unet.graph.lower import finished, lower
 from napari_attention_unet.graph.operations import (
     Convolution,
+    GlobalPooling,
     GroupNormalization,
     Resize,
     ScaleShift,
+    SpatialSoftmax,
     TransposedConvolution,
     Whole,
     kernels,
@@ -46,11 +48,27 @@ def test_what_cannot_be_folded_still_runs_plane_by_plane(mixed_net):
     assert slopes == {0.0, 0.1, 0.2}
 
 
-def test_unknown_operators_are_named(statistics_net):
+def test_statistics_of_the_volume_are_known(statistics_net):
     operations = statistics_net.program.operations
     assert sum(isinstance(op, GroupNormalization) for op in operations) == 2
+    assert sum(isinstance(op, GlobalPooling) for op in operations) == 1
+    assert sum(isinstance(op, SpatialSoftmax) for op in operations) == 1
+    # what follows a global pooling has no voxels: nobody needs to know it
     assert any(isinstance(op, Whole) for op in operations)
-    assert "softmax" in " ".join(statistics_net.program.unknown)
+    assert statistics_net.program.unknown == ()
+
+
+def test_unknown_operators_are_named():
+    class Turned(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv3d(1, 2, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(x) + self.conv(x.flip(2)).cumsum(2)
+
+    program = lower(trace(Turned(), 1), CPU, torch.float32)
+    assert {"flip", "cumsum"} <= set(program.unknown)
 
 
 def test_folding_in_float64_keeps_large_statistics():

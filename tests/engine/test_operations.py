@@ -192,7 +192,7 @@ def test_group_normalisation_from_merged_statistics(groups, offset, marks, affin
     moments = parts[0]
     for part in parts[1:]:
         moments = moments.merged(part)
-    torch.testing.assert_close(op.normalise(x, moments).double(), expected, **near)
+    torch.testing.assert_close(op.apply(x, moments).double(), expected, **near)
 
 
 def test_a_kernel_that_is_wrong_or_missing_is_not_taken(monkeypatch):

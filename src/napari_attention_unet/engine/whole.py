@@ -25,9 +25,9 @@ from napari_attention_unet.engine.device import (
 from napari_attention_unet.errors import MemoryBudgetError
 from napari_attention_unet.graph.lower import Program, memory_format
 from napari_attention_unet.graph.operations import (
-    GroupNormalization,
-    Moments,
+    GlobalPooling,
     Operation,
+    Statistical,
     Window,
 )
 from napari_attention_unet.volume import Shape3
@@ -120,8 +120,8 @@ class Execution:
 
     def run(self, op: Operation) -> Generator[Progress, None, None]:
         """Compute the value of an operation, and keep it."""
-        if isinstance(op, GroupNormalization):
-            yield from self._normalise(op)
+        if isinstance(op, Statistical):
+            yield from self._with_statistics(op)
         elif op.local:
             yield from self._in_slabs(op, lambda *planes: self._compute(op, *planes))
         else:
@@ -158,19 +158,22 @@ class Execution:
         result: Tensor = op.run(pieces, window)
         return result
 
-    def _normalise(self, op: GroupNormalization) -> Generator[Progress, None, None]:
+    def _with_statistics(self, op: Statistical) -> Generator[Progress, None, None]:
         (name,) = op.inputs
-        found: list[Moments] = []
+        found: list[Any] = []
 
         def measure(start: int, stop: int) -> None:
             part = op.measure(self.values[name].narrow(2, start, stop - start))
             found[:] = [found[0].merged(part)] if found else [part]
 
         def apply(start: int, stop: int) -> Tensor:
-            return op.normalise(self.values[name].narrow(2, start, stop - start), found[0])
+            return op.apply(self.values[name].narrow(2, start, stop - start), found[0])
 
-        yield from self._paced(op, self._shape(op)[2], measure, portion=0.5)
-        yield from self._in_slabs(op, apply, portion=0.5)
+        yield from self._paced(op, self.values[name].shape[2], measure, portion=0.5)
+        if isinstance(op, GlobalPooling):
+            yield from self._paced(op, 1, lambda *_: self._keep(op, apply(0, 1)), portion=0.5)
+        else:
+            yield from self._in_slabs(op, apply, portion=0.5)
 
     def _in_slabs(
         self, op: Operation, make: Callable[[int, int], Tensor], portion: float = 1.0

@@ -10,17 +10,19 @@ from __future__ import annotations
 import operator
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from napari_attention_unet.graph.graph import Graph, Node, Ref, substitute
+from napari_attention_unet.graph.graph import Extent, Graph, Node, Ref, Size, substitute
 from napari_attention_unet.graph.operations import (
     Activation,
     Convolution,
     Geometry,
+    GlobalPooling,
     GroupNormalization,
     Kernel,
     Operation,
@@ -28,6 +30,7 @@ from napari_attention_unet.graph.operations import (
     Pooling,
     Resize,
     ScaleShift,
+    SpatialSoftmax,
     TransposedConvolution,
     Whole,
     choose,
@@ -39,6 +42,9 @@ T = TypeVar("T")
 #: Operators that treat planes alike although they are not element-wise, by how they do it.
 _ALONG_CHANNELS = ("cat", "softmax", "_softmax", "log_softmax", "slice")
 _REDUCTIONS = ("mean", "sum", "amax", "amin")
+#: Operators that may reduce all voxels to one, and whether to the largest.
+_POOLS = {"mean": False, "adaptive_avg_pool3d": False, "adaptive_max_pool3d": True, "amax": True}
+_SPACE = (2, 3, 4)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,12 +74,19 @@ class Program:
 
     @cached_property
     def unknown(self) -> tuple[str, ...]:
-        """Operators that need their whole input at once because nothing is known of them."""
+        """Operators that need a whole volume at once because nothing is known of them."""
         return tuple(
             dict.fromkeys(
-                self.graph.nodes[op.name].op for op in self.operations if isinstance(op, Whole)
+                self.graph.nodes[op.name].op
+                for op in self.operations
+                if isinstance(op, Whole) and any(map(self.grows, (op.name, *op.inputs)))
             )
         )
+
+    def grows(self, name: str) -> bool:
+        """Whether the size of a value depends on the input's extents."""
+        node = self.graph.nodes.get(name)
+        return node is None or any(isinstance(size, Extent) for size in node.shape)
 
     def shape_at(self, name: str, extent: Shape3) -> tuple[int, ...]:
         """Shape of a value, or of the input, for an input of the spatial shape `extent`."""
@@ -174,8 +187,11 @@ class _Lowering:
             "upsample_nearest3d": self._resize,
             "_upsample_nearest_exact3d": self._resize,
             "upsample_trilinear3d": self._resize,
+            "reshape": self._spatial_softmax,
         }.get(node.op)
-        made = known(node) if known is not None and self._spatial(node) else None
+        if node.op in _POOLS:
+            known = self._global_pool
+        made = known(node) if known is not None and self._of_volumes(node) else None
         return made if made is not None else self._generic(node)
 
     # --- what is known ---------------------------------------------------------------------------
@@ -321,6 +337,36 @@ class _Lowering:
         three = None if factors is None else (factors[0], factors[1], factors[2])
         return Resize(name, (source.name,), self._dtype(node), mode, corners, three, sizes_at)
 
+    def _global_pool(self, node: Node) -> Operation | None:
+        largest = _POOLS[node.op]
+        if node.op.startswith("adaptive"):
+            whole = tuple(node.args[1]) == (1, 1, 1)
+        else:
+            whole = self._axes(node) == _SPACE
+        if not whole or any(isinstance(size, Extent) for size in node.shape):
+            return None
+        shape = tuple(int(size) for size in node.shape)  # type: ignore[arg-type]
+        return GlobalPooling(node.name, node.inputs, torch.float32, largest, shape)
+
+    def _spatial_softmax(self, node: Node) -> Operation | None:
+        """All voxels flattened, a softmax over them, and back to voxels."""
+        source = node.args[0]
+        softmax, back = self._only_user(node), None
+        if softmax is not None and softmax.op == "softmax" and self._axes(softmax) == (2,):
+            back = self._only_user(softmax)
+        if (
+            softmax is None
+            or back is None
+            or back.op != "reshape"
+            or not isinstance(source, Ref)
+            or len(node.shape) != 3
+            or node.shape[1] != self._shape(source.name)[1]
+            or back.shape != self._shape(source.name)
+        ):
+            return None
+        self.folded.update((softmax.name, back.name))
+        return SpatialSoftmax(back.name, (source.name,), self._dtype(back))
+
     # --- everything else -------------------------------------------------------------------------
 
     def _generic(self, node: Node) -> Operation:
@@ -363,13 +409,19 @@ class _Lowering:
 
     def _spatial(self, node: Node) -> bool:
         """Whether its output and all that it reads, constants aside, are volumes."""
-        if len(node.shape) != 5 or node.target is operator.getitem:
-            return False
-        graph = self.graph
-        shapes = [graph.nodes[name].shape for name in node.inputs if name in graph.nodes]
-        return all(len(shape) == 5 for shape in shapes) and any(
-            name in graph.nodes or name == graph.input for name in node.inputs
-        )
+        return len(node.shape) == 5 and self._of_volumes(node)
+
+    def _of_volumes(self, node: Node) -> bool:
+        """Whether all that it reads, constants aside, are volumes."""
+        names = [name for name in node.inputs if name not in self.graph.constants]
+        volumes = [len(self._shape(name)) == 5 for name in names]
+        return node.target is not operator.getitem and bool(volumes) and all(volumes)
+
+    def _shape(self, name: str) -> tuple[Size, ...]:
+        one = Fraction(1)
+        extents = (Extent((axis,), one) for axis in range(3))
+        known = self.graph.nodes.get(name)
+        return (1, self.graph.in_channels, *extents) if known is None else known.shape
 
     def _only_user(self, node: Node) -> Node | None:
         users = self.users[node.name]

@@ -9,13 +9,15 @@ alike. Values are tensors (1, channel, z, y, x).
 from .base import Operation, Pointwise, Range, Whole, Window
 from .convolution import Convolution, Pooling, TransposedConvolution
 from .kernels import Activation, Geometry, Kernel, choose
-from .normalization import GroupNormalization, Moments, ScaleShift
+from .normalization import ScaleShift
 from .resize import Resize
+from .statistics import GlobalPooling, GroupNormalization, Moments, SpatialSoftmax, Statistical
 
 __all__ = [
     "Activation",
     "Convolution",
     "Geometry",
+    "GlobalPooling",
     "GroupNormalization",
     "Kernel",
     "Moments",
@@ -25,6 +27,8 @@ __all__ = [
     "Range",
     "Resize",
     "ScaleShift",
+    "SpatialSoftmax",
+    "Statistical",
     "TransposedConvolution",
     "Whole",
     "Window",

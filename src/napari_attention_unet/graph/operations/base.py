@@ -66,6 +66,11 @@ class Operation:
         """Whether a range of output planes needs but a range of input planes."""
         return True
 
+    @property
+    def aligned(self) -> bool:
+        """Whether each output plane needs but the same plane of every input."""
+        return True
+
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
@@ -84,9 +89,29 @@ class Operation:
         """
         return [(0, 1) if n == 1 else (start, stop) for n in sizes]
 
+    def spans(self, start: int, stop: int, depths: Sequence[int], depth: int) -> list[Range]:
+        """Planes of each input that make every range alike, for executors that keep zero planes.
+
+        Like `reads` along z, but where zeros are put beyond the ends, with the planes beyond them:
+        negative ones before the first, those from the depth on after the last.
+        """
+        return self.reads(0, start, stop, depths, depth)
+
     def run(self, pieces: Sequence[Any], window: Window) -> Any:
-        """Planes ``window.start..stop`` of the output, from the planes that `reads` asked for."""
+        """Planes ``window.start..stop`` of the output.
+
+        Parameters
+        ----------
+        pieces : sequence
+            Of each input, the planes that `reads` asks for, or those of `spans`.
+        window : Window
+            Which planes.
+        """
         raise NotImplementedError
+
+    def run_into(self, pieces: Sequence[Any], window: Window, out: Tensor) -> None:
+        """The same, written into given planes."""
+        out.copy_(self.run(pieces, window))
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Floating-point operations, or their equivalent in time, for an output of that shape."""
@@ -133,6 +158,11 @@ class Whole(Pointwise):
 
     @property
     def local(self) -> bool:
+        """It needs all."""
+        return False
+
+    @property
+    def aligned(self) -> bool:
         """It needs all."""
         return False
 

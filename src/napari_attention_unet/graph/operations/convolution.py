@@ -50,11 +50,23 @@ class Convolution(Weighted):
         """What the kernels cover, without the padding."""
         return [self.geometry.covered(axis, start, stop, sizes[0])]
 
+    @property
+    def aligned(self) -> bool:
+        """Whether the kernel is but one plane thick and keeps the planes."""
+        g = self.geometry
+        return g.kernel[0] == 1 and g.stride[0] == 1 and g.padding[0] == 0
+
+    def spans(self, start: int, stop: int, depths: Sequence[int], depth: int) -> list[Range]:
+        """What the kernels cover, with the padding."""
+        return [self.geometry.window(0, start, stop)]
+
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
         """Zeros are put at the true ends of the volume alone."""
         x, g = self.cast(pieces[0]), self.geometry
         low, high = g.window(0, window.start, window.stop)
         before, after = max(0, -low), max(0, high - window.depths[0])
+        if x.shape[2] == high - low:  # it has its zeros
+            before = after = 0
         if before != after:  # a slab at an end of the volume
             x, before = F.pad(x, (0, 0, 0, 0, before, after)), 0
         padding = (before, g.padding[1], g.padding[2])
@@ -69,27 +81,46 @@ class Convolution(Weighted):
 class TransposedConvolution(Weighted):
     """Transposed convolution: each input sample is spread over what the kernel covers."""
 
+    @property
+    def aligned(self) -> bool:
+        """Whether the kernel is but one plane thick and keeps the planes."""
+        g = self.geometry
+        return g.kernel[0] == 1 and g.stride[0] == 1 and g.padding[0] == 0
+
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
         """Output ``o`` reads inputs ``(o + padding - dilation * t) / stride`` where whole."""
+        low, high = self._touching(axis, start, stop)
+        return [(max(low, 0), min(high, sizes[0]))]
+
+    def spans(self, start: int, stop: int, depths: Sequence[int], depth: int) -> list[Range]:
+        """The same with planes beyond the ends: zeros add nothing."""
+        return [self._touching(0, start, stop)]
+
+    def _touching(self, axis: int, start: int, stop: int) -> Range:
         g = self.geometry
         stride, padding = g.stride[axis], g.padding[axis]
         low = -(-(start + padding - g.extent(axis) + 1) // stride)
-        return [(max(low, 0), min((stop - 1 + padding) // stride + 1, sizes[0]))]
+        return low, (stop - 1 + padding) // stride + 1
 
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
-        """All planes that the inputs touch are computed, the wanted ones returned."""
+        """The planes that the inputs touch are computed, the wanted ones returned."""
         x, g = self.cast(pieces[0]), self.geometry
-        (low, high), *_ = self.reads(0, window.start, window.stop, window.depths, window.depth)
+        low, high = self._touching(0, window.start, window.stop)
+        if x.shape[2] != high - low:  # the zeros beyond the ends are missing
+            low = max(low, 0)
+        # cut off what comes before as padding, which takes as much from the end
+        wanted = window.stop - window.start
+        before = window.start + g.padding[0] - low * g.stride[0]
+        touched = (x.shape[2] - 1) * g.stride[0] + g.extent(0)
+        cut = max(0, min(before, touched - before - wanted))
         # a number of planes that is no multiple of the stride would take a much slower kernel
-        stride = g.stride[0]
-        touched = (high - low - 1) * stride + g.extent(0)
-        extra = (-touched % stride, g.output_padding[1], g.output_padding[2])
-        padding = (0, g.padding[1], g.padding[2])
-        y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, extra, self.activation)
-        first = window.start + g.padding[0] - low * stride
-        return y.narrow(2, first, window.stop - window.start)
+        extra = -(touched - 2 * cut) % g.stride[0]
+        padding = (cut, g.padding[1], g.padding[2])
+        more = (extra, g.output_padding[1], g.output_padding[2])
+        y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, more, self.activation)
+        return y.narrow(2, before - cut, wanted)
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""
