@@ -14,6 +14,8 @@ _NORMALIZATIONS = {
     "none": "as they are",
 }
 _SHORT = 12  # digits of a hash, enough to tell files apart
+_GATES = "Attention gates, each with the resolution of its own grid"
+_MOST_GATES = 8
 _BREAK = "\u200b"  # a place where a line may end
 
 
@@ -49,7 +51,7 @@ def facts_of(description: Description) -> list[Fact]:
             _field(description),
             "Receptive field: the part of the volume on which one voxel of the mask depends",
         ),
-        Fact("gates", _gates(description), "Attention gates and the resolution of their own grids"),
+        Fact("gates", _gates(description, _MOST_GATES), f"{_GATES}\n{_gates(description)}"),
         Fact("file", _file(description), f"SHA-256 of the checkpoint: {description.sha256}"),
         Fact("about", card.description, "What the card says of it"),
         Fact("trained on", card.training_data, "What the card says of its training data"),
@@ -133,9 +135,10 @@ def _file(description: Description) -> str:
     return f"{description.sha256[:_SHORT]} … · {code}"
 
 
-def _gates(description: Description) -> str:
+def _gates(description: Description, most: int | None = None) -> str:
     lines = []
-    for gate in description.gates:
+    for gate in description.gates[:most]:
         kind = "" if gate.kind == "sigmoid" else f" · {gate.kind}"
         lines.append(f"{breakable(gate.name)} · {grid_of(gate)}{kind}")
-    return "\n".join(lines) or "none: mask only"
+    left = len(description.gates) - len(lines)
+    return "\n".join([*lines, *([f"and {left} more"] if left else [])]) or "none: mask only"

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class CardPart(Fold):
-    """Facts to be read, options and classes to be said, object name ``about``."""
+    """Facts to be read, options and classes to be said, object name ``about``.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of the checkpoint whose card is shown.
+    """
 
     options_changed = Signal()
     classes_changed = Signal()
@@ -35,7 +41,7 @@ class CardPart(Fold):
             "Its network, inputs, gates and classes; what the file does not say can be said here",
         )
         self.setObjectName("about")
-        self._sha256 = ""
+        self.sha256 = ""
         self.facts = FactSheet()
         self.assumed = Note()
         self.assumed.setObjectName("assumed")
@@ -63,6 +69,7 @@ class CardPart(Fold):
         )
         inner = self.content.layout()
         assert inner is not None
+        inner.setContentsMargins(0, 0, 0, 8)
         row = beside(self.save_button, self.forget_button, self.copy_button, QWidget(), stretch=3)
         for widget in (self.facts, *chain(*self._sections), row, self.notice):
             inner.addWidget(widget)
@@ -76,7 +83,7 @@ class CardPart(Fold):
 
     def show_model(self, description: Description, can_save: bool) -> None:
         """Show what is known of a model; its card can be saved if it is the person's own file."""
-        self._sha256 = description.sha256
+        self.sha256 = description.sha256
         self.copy_button.setToolTip(f"Copy the hash of the checkpoint: {description.sha256}")
         self.facts.show_facts(facts_of(description))
         others = assumed(description)
@@ -98,13 +105,14 @@ class CardPart(Fold):
     def _copy(self) -> None:
         clipboard = QApplication.clipboard()
         if clipboard is not None:
-            clipboard.setText(self._sha256)
+            clipboard.setText(self.sha256)
             self.say("SHA-256 copied.")
 
 
 def _heading(text: str) -> QLabel:
     label = QLabel(text)
     label.setProperty("role", "heading")
+    label.setContentsMargins(0, 4, 0, 0)
     return label
 
 

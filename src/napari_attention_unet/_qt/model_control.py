@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qtpy.QtCore import QObject, Signal
 
 from . import trust_dialog
+from .class_layers import show_classes
 from .model_part import ModelPart
 from .models import ModelFacts
 from .prefetch import Prefetch
@@ -19,14 +22,19 @@ class ModelControl(QObject):
         The controls.
     prefetch : Prefetch
         Reads models, and emits what they are.
+    layers : napari LayerList
+        Of the viewer; masks among them take over names and colours.
     """
 
     described = Signal(object)  #: `ModelFacts`, once the part shows them
 
-    def __init__(self, part: ModelPart, prefetch: Prefetch, parent: QObject | None = None) -> None:
+    def __init__(
+        self, part: ModelPart, prefetch: Prefetch, layers: Any, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
-        self._part, self._prefetch = part, prefetch
+        self._part, self._prefetch, self._layers = part, prefetch, layers
         self._asks = False  # whether the person just chose the model
+        self._renames = False  # whether names and colours were taken back
         prefetch.described.connect(self._on_described)
         part.chosen.connect(self._choose)
         part.allowing.connect(self._ask)
@@ -47,6 +55,10 @@ class ModelControl(QObject):
     def _on_described(self, facts: ModelFacts) -> None:
         self._part.show_facts(facts)
         self.described.emit(facts)
+        renames, self._renames = self._renames, False
+        if renames and facts.description is not None:
+            card = facts.description.card
+            show_classes(self._layers, facts.description.sha256, card.classes)
         asks, self._asks = self._asks, False
         if facts.question is not None and asks:
             self._ask()
@@ -64,11 +76,14 @@ class ModelControl(QObject):
         self._prefetch.state(self._part.name, self._part.card.options.stated)
 
     def _name_classes(self) -> None:
-        self._prefetch.name_classes(self._part.name, self._part.card.classes.classes)
+        classes = self._part.card.classes.classes
+        show_classes(self._layers, self._part.card.sha256, classes)
+        self._prefetch.name_classes(self._part.name, classes)
 
     def _save(self) -> None:
         self._prefetch.save_card(self._part.name)
 
     def _forget(self) -> None:
+        self._renames = True
         self._part.reading()
         self._prefetch.forget(self._part.name)

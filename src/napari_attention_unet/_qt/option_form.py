@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from magicgui.widgets import ComboBox, LineEdit
-from qtpy.QtCore import Signal
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_attention_unet.models.opened import OptionValue
 from napari_attention_unet.models.option_text import from_text, to_text
 
 from .form import Form, beside, describe, native
+from .style import set_property
 
 
 class OptionForm(QWidget):
@@ -59,6 +60,7 @@ class OptionRow(QWidget):
         self._shown = ""  # the text that was last shown or taken
         self._mark = QLabel()
         self._mark.setProperty("role", "chip")
+        self._mark.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self.control: ComboBox | LineEdit
         if option.choices:
             self.control = ComboBox(choices=[(to_text(value), value) for value in option.choices])
@@ -69,7 +71,9 @@ class OptionRow(QWidget):
             self.control.native.editingFinished.connect(self._type)
         line = QVBoxLayout(self)
         line.setContentsMargins(0, 0, 0, 0)
-        line.addWidget(beside(native(self.control), self._mark))
+        both = beside(native(self.control), self._mark)
+        both.layout().setAlignment(self._mark, Qt.AlignmentFlag.AlignVCenter)  # type: ignore[union-attr]
+        line.addWidget(both)
         self.setFocusProxy(self.control.native)
         self.show_option(option)
 
@@ -104,7 +108,9 @@ class OptionRow(QWidget):
 
     def _set_stated(self, stated: bool) -> None:
         self.stated = stated
+        set_property(self._mark, "stated", "true" if stated else "false")
         self._mark.setText("chosen" if stated else "assumed")
+        self._mark.setMinimumWidth(self._mark.fontMetrics().horizontalAdvance("assumed") + 10)
         self._mark.setToolTip(
             "Said by you, by a card, or by the file" if stated else self.option.help
         )

@@ -89,6 +89,7 @@ QLabel[role="chip"] {{
     color: {p.dim}; border: 1px solid {p.line}; border-radius: 3px; padding: 0 4px;
     font-size: {points - 1}pt;
 }}
+QLabel[role="chip"][stated="true"] {{ color: {p.text}; border: 1px solid {p.accent}; }}
 QFrame[role="line"] {{ background: {p.line}; }}
 QWidget[role="card"] {{ border: 1px solid {p.line}; border-radius: 4px; }}
 QWidget[role="card"][current="true"] {{ border: 1px solid {p.accent}; }}

@@ -20,7 +20,7 @@ def trust_box(parent: QWidget | None, required: TrustRequired) -> QMessageBox:
     box.setIcon(QMessageBox.Icon.Warning)
     box.setWindowTitle("Run code of this file?")
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(f"'{path.name}' holds {required.what}.")
+    box.setText(f"'{path.name}' is {required.what}.")
     digest = required.sha256
     lines = [digest[start : start + _LINE] for start in range(0, len(digest), _LINE)]
     box.setInformativeText(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_attention_unet.models import ClassInfo
 from napari_attention_unet.prediction import GateMap, Prediction
 from napari_attention_unet.volume import Vec3
 
@@ -23,6 +24,7 @@ __all__ = [
     "GATE_COLORMAP",
     "RESULT_KEY",
     "ContrastMode",
+    "class_looks",
     "contrast_limits",
     "layers_from_prediction",
     "time_points",
@@ -88,6 +90,14 @@ def contrast_limits(
     if high <= low:  # constant: napari needs a range
         high = low + max(abs(low), 1.0) * 1e-3
     return low, high
+
+
+def class_looks(classes: Sequence[ClassInfo]) -> dict[str, Any]:
+    """Colours and names of a mask's labels, as arguments of a Labels layer; background first."""
+    colors: dict[int | None, str] = {None: "#808080", 0: "transparent"}
+    colors |= {index: info.color for index, info in enumerate(classes) if index > 0}
+    names = [info.name for info in classes]
+    return {"colormap": colors, "features": {"index": list(range(len(names))), "class": names}}
 
 
 def layers_from_prediction(
@@ -171,14 +181,10 @@ def _mask_layer(series: list[Prediction], place: _Place, start: str) -> LayerDat
     data, arguments = place([p.mask for p in series], *_WHOLE)
     if data.dtype == bool:
         data = data.astype(np.uint8)
-    classes = series[0].classes
-    colors: dict[int | None, str] = {None: "#808080", 0: "transparent"}
-    colors |= {index: info.color for index, info in enumerate(classes) if index > 0}
+    arguments |= class_looks(series[0].classes)
     arguments |= {
         "name": f"{start} · mask",
         "metadata": {"role": "mask"},
-        "colormap": colors,
-        "features": {"index": list(range(len(classes))), "class": [c.name for c in classes]},
         "opacity": 0.5,
         "blending": "translucent_no_depth",
     }
