@@ -12,6 +12,7 @@ from napari_attention_unet.units import NO_UNIT
 
 from .image import FileImage
 from .layer_volume import source_metadata
+from .open_result import is_result
 from .readers import is_image, open_images
 
 #: Data, keyword arguments, layer type: what napari makes a layer of.
@@ -24,9 +25,10 @@ _COLORMAPS = ("cyan", "magenta", "yellow", "red", "green", "blue")
 def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
     """npe2's reader contribution: a function that reads the path.
 
-    None for stacks of files, and for folders that are neither DICOM, OME-Zarr nor N5.
+    None for stacks of files, and for folders that are neither DICOM, OME-Zarr, N5 nor results.
     """
-    return read_layers if isinstance(path, str) and is_image(path) else None
+    ours = isinstance(path, str) and (is_result(path) or is_image(path))
+    return read_layers if ours else None
 
 
 def read_layers(path: str | Path) -> list[LayerData]:
@@ -36,7 +38,7 @@ def read_layers(path: str | Path) -> list[LayerData]:
     ----------
     path : str or Path
         A file that `napari_attention_unet.io.read` opens; single planes and colour pictures
-        open as well.
+        open as well, and the result folders that `napari_attention_unet.io.save` writes.
 
     Returns
     -------
@@ -49,6 +51,11 @@ def read_layers(path: str | Path) -> list[LayerData]:
     InputError
         If the file cannot be read.
     """
+    if is_result(path):
+        from .result_layers import result_layers
+
+        saved = result_layers(path)
+        return [*saved.image, *saved.results]
     return [layer for image in open_images(path) for layer in layers_of(image)]
 
 

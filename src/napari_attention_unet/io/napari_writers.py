@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,15 @@ from napari_attention_unet.units import NO_UNIT, unit_symbol
 from napari_attention_unet.volume import Volume, as_vec3
 
 from .layer_volume import SOURCE_KEY
-from .placement import LayerAxes, index_to_world, is_plain, layer_axes, spatial_part, voxel_size
+from .placement import (
+    LayerAxes,
+    index_to_world,
+    is_plain,
+    layer_axes,
+    layer_like,
+    spatial_part,
+    voxel_size,
+)
 from .write_nrrd import write_nrrd
 from .write_zarr import write_into, write_zarr
 from .writers import Output, write_nifti, write_tiff
@@ -83,7 +90,7 @@ def output_of_layer(layer: FullLayer) -> Output:
         If the layer is no volume.
     """
     data, attributes, kind = layer
-    stand_in = _layer(data, attributes)
+    stand_in = layer_like(data, attributes)
     axes = layer_axes(stand_in)
     matrix = spatial_part(index_to_world(stand_in), axes, 0)
     unit = unit_symbol(stand_in.units[axes.spatial[-1]])
@@ -115,28 +122,6 @@ def _write(path: Path, output: Output) -> list[str]:
             write(path, output)
             return [str(path)]
     raise InputError(f"'{path.name}' has no known ending; use {', '.join(_WRITERS)}.")
-
-
-def _layer(data: Any, attributes: dict[str, Any]) -> Any:
-    """An object with a layer's public attributes."""
-    multiscale = bool(attributes.get("multiscale"))
-    first = data[0] if multiscale else data
-    ndim = len(first.shape) - bool(attributes.get("rgb"))
-    plain = {
-        "rgb": False,
-        "scale": np.ones(ndim),
-        "translate": np.zeros(ndim),
-        "rotate": np.eye(ndim),
-        "shear": np.zeros(ndim * (ndim - 1) // 2),
-        "affine": np.eye(ndim + 1),
-        "units": (NO_UNIT,) * ndim,
-        "axis_labels": tuple(f"axis {k - ndim}" for k in range(ndim)),
-        "name": "layer",
-    }
-    given = {key: attributes[key] for key in plain if attributes.get(key) is not None}
-    return SimpleNamespace(
-        **(plain | given), data=data, multiscale=multiscale, level_shapes=[first.shape]
-    )
 
 
 def _arrays(data: Any, axes: LayerAxes) -> tuple[Any, ...]:

@@ -5,13 +5,16 @@ Layers are used by their public attributes alone, so neither napari nor Qt is im
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_attention_unet.errors import InputError
+from napari_attention_unet.units import NO_UNIT
 from napari_attention_unet.volume import Affine, as_vec3
 
 Array = npt.NDArray[np.float64]
@@ -77,6 +80,37 @@ def layer_axes(layer: Any, leading: Literal["time", "channel"] = "time") -> Laye
         )
     z, y, x = rest
     return LayerAxes((z, y, x), roles["time"], roles["channel"])
+
+
+def layer_like(data: Any, arguments: Mapping[str, Any]) -> Any:
+    """An object with the public attributes of the layer that napari would make.
+
+    Parameters
+    ----------
+    data : array, or list of arrays where it is multiscale
+        Of the layer.
+    arguments : mapping
+        Keyword arguments as readers give them, or attributes as writers get them.
+    """
+    multiscale = bool(arguments.get("multiscale"))
+    first = data[0] if multiscale else data
+    ndim = len(first.shape) - bool(arguments.get("rgb"))
+    defaults = {
+        "rgb": False,
+        "scale": np.ones(ndim),
+        "translate": np.zeros(ndim),
+        "rotate": np.eye(ndim),
+        "shear": np.zeros(ndim * (ndim - 1) // 2),
+        "affine": np.eye(ndim + 1),
+        "units": (NO_UNIT,) * ndim,
+        "axis_labels": tuple(f"axis {k - ndim}" for k in range(ndim)),
+        "name": "layer",
+        "metadata": {},
+    }
+    given = {key: arguments[key] for key in defaults if arguments.get(key) is not None}
+    return SimpleNamespace(
+        **(defaults | given), data=data, multiscale=multiscale, level_shapes=[first.shape]
+    )
 
 
 def layer_shape(layer: Any) -> tuple[int, ...]:
