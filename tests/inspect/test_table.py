@@ -206,7 +206,7 @@ def test_features_of_a_labels_layer_have_a_row_a_label():
     table = measures_table(prediction)
     features = label_features(table)
     assert list(features["index"]) == [1, 2]
-    assert list(features.columns[:4]) == ["index", "region", "voxels", "volume (pixel³)"]
+    assert list(features.columns[:4]) == ["index", "region", "voxels", "volume (voxels)"]
     for gate in ("a", "b"):
         rows = table[table["gate"] == gate]
         np.testing.assert_array_equal(features[f"inside {gate}"], rows["inside"])

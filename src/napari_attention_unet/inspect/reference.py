@@ -17,7 +17,7 @@ from napari_attention_unet.volume import Vec3
 from .assignment import Assignment, serve
 from .difference import FOREGROUND, dice
 from .probe import class_name
-from .table import Column
+from .table import Column, units_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -85,7 +85,7 @@ class ReferenceComparison:
         `CLASS_COLUMNS`.
     gates : DataFrame
         A row for each gate and row of `classes`; columns as in `GATE_COLUMNS`. Both have
-        ``attrs["units"]``, the unit of lengths.
+        their units in ``attrs``, as from `measures_table`.
     """
 
     classes: DataFrame
@@ -137,7 +137,7 @@ def compare_with_reference(prediction: Prediction, reference: npt.ArrayLike) -> 
         ),
     )
     for table in tables:
-        table.attrs["units"] = prediction.volume.units
+        table.attrs |= units_of(prediction.volume)
     return ReferenceComparison(*tables)
 
 

@@ -16,8 +16,10 @@ from scipy import ndimage
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.prediction import GateMap, Prediction
+from napari_attention_unet.volume import Volume
 
 from .assignment import Assignment, Floats, Ranking, Served, Slices, auc, serve, weighted_mean
+from .difference import volume_unit
 from .measures import CONSTANT, DEAD, flag
 from .probe import class_name
 
@@ -43,7 +45,8 @@ class Column:
     title : str
         For people.
     unit : str
-        Empty for a pure number; ``{length}`` stands for the unit of world coordinates.
+        Empty for a pure number; ``{length}``, ``{volume}`` and ``{time}`` stand for those of the
+        data.
     description : str
         Meaning and formula.
     """
@@ -53,9 +56,14 @@ class Column:
     unit: str
     description: str
 
-    def heading(self, units: str) -> str:
-        """Title and unit, e.g. ``"Volume (mm³)"``; `units` is that of world coordinates."""
-        unit = self.unit.format(length=units)
+    def unit_of(self, table: DataFrame) -> str:
+        """Unit of the column in a table, e.g. ``"mm³"``."""
+        names = ("length", "volume", "time")
+        return self.unit.format_map({name: str(table.attrs.get(name, "")) for name in names})
+
+    def heading(self, table: DataFrame) -> str:
+        """Title and unit, e.g. ``"Volume (mm³)"``."""
+        unit = self.unit_of(table)
         return f"{self.title} ({unit})" if unit else self.title
 
 
@@ -75,7 +83,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("region", "Region", "", "Class, object, or foreground (every class but background)."),
     Column("voxels", "Voxels", "voxels", "Number of the region's voxels."),
-    Column("volume", "Volume", "{length}³", "Voxels times the volume of a voxel in the world."),
+    Column("volume", "Volume", "{volume}", "Voxels times the volume of a voxel in the world."),
     Column("inside", "Mean inside", "", f"Mean coefficient {_INSIDE}."),
     Column("median", "Median inside", "", f"Median coefficient {_INSIDE}."),
     Column("p5", "5th percentile", "", f"5th percentile of the coefficient {_INSIDE}."),
@@ -142,7 +150,6 @@ COLUMNS: tuple[Column, ...] = (
         f"less than {CONSTANT} of its mean). Such a gate selects nothing.",
     ),
 )
-COLUMN = {column.name: column for column in COLUMNS}
 
 
 def measures_table(prediction: Prediction | Sequence[Prediction], by: By = "class") -> DataFrame:
@@ -160,8 +167,8 @@ def measures_table(prediction: Prediction | Sequence[Prediction], by: By = "clas
     -------
     DataFrame
         Columns as in `COLUMNS`, the time only for a series; nan where a measure has no voxels to
-        go by. A class that does not occur has a row with 0 voxels. ``attrs["units"]`` is the unit
-        of lengths, ``attrs["time_unit"]`` that of time.
+        go by. A class that does not occur has a row with 0 voxels. ``attrs`` has the units of
+        ``length``, ``volume`` and ``time``.
 
     Raises
     ------
@@ -179,10 +186,13 @@ def measures_table(prediction: Prediction | Sequence[Prediction], by: By = "clas
         rows += [when | row for row in _rows(each, by)]
     known = [c.name for c in COLUMNS if len(series) > 1 or not c.name.startswith("time")]
     table = DataFrame(rows, columns=known)
-    volume = series[0].volume if series else None
-    table.attrs["units"] = volume.units if volume else ""
-    table.attrs["time_unit"] = volume.time_unit if volume else ""
+    table.attrs |= units_of(series[0].volume)
     return table
+
+
+def units_of(volume: Volume) -> dict[str, str]:
+    """Units of lengths, volumes and time, as the tables of measures have them in ``attrs``."""
+    return {"length": volume.units, "volume": volume_unit(volume), "time": volume.time_unit}
 
 
 def object_labels(mask: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.int32], list[int]]:
@@ -217,13 +227,17 @@ def object_labels(mask: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.in
     return number[labels], [classes[i] for i in order]
 
 
-def csv_text(table: DataFrame) -> str:
-    """The table as CSV with units in its headings, for a file or the clipboard."""
-    units = {"length": table.attrs.get("units", ""), "time": table.attrs.get("time_unit", "")}
-    names = {}
-    for name in table.columns:
-        unit = COLUMN[name].unit.format(**units) if name in COLUMN else ""
-        names[name] = f"{name} ({unit})" if unit else name
+def csv_text(table: DataFrame, columns: Sequence[Column] = COLUMNS) -> str:
+    """A table as CSV with units in its headings, for a file or the clipboard.
+
+    Parameters
+    ----------
+    table : DataFrame
+    columns : sequence of Column
+        What its columns are; others are written by their names.
+    """
+    units = {column.name: column.unit_of(table) for column in columns}
+    names = {name: f"{name} ({unit})" for name, unit in units.items() if unit}
     text: str = table.rename(columns=names).to_csv(index=False, float_format="%.6g")
     return text
 
@@ -240,13 +254,12 @@ def label_features(table: DataFrame) -> DataFrame:
     Returns
     -------
     DataFrame
-        ``index`` (the label), ``region``, ``voxels``, ``volume (<unit>³)``, and for each gate
+        ``index`` (the label), ``region``, ``voxels``, ``volume (<unit>)``, and for each gate
         ``inside <gate>``, ``outside <gate>`` and ``auc <gate>``.
     """
-    units = table.attrs.get("units", "")
     first = table.drop_duplicates("label").set_index("label")
     features = first[["region", "voxels"]].copy()
-    features[f"volume ({units}³)"] = first["volume"]
+    features[f"volume ({table.attrs['volume']})"] = first["volume"]
     for gate, rows in table.groupby("gate", sort=False):
         for name in FEATURES:
             features[f"{name} {gate}"] = rows.set_index("label")[name]
