@@ -123,7 +123,7 @@ def test_steps_lead_evenly_to_a_prediction(model: nau.Model) -> None:
     assert all(step.prediction is None for step in steps[:-1])
     assert isinstance(steps[-1].prediction, nau.Prediction)
     messages = " ".join(step.message for step in steps)
-    for part in ("Preparing", "Reading", "Running whole", "Running the network: att1", "Labelling"):
+    for part in ("Preparing", "Reading", "Running whole", "Running the network: att1", "labelling"):
         assert part in messages
 
 
@@ -442,12 +442,15 @@ def test_tiles_equal_the_whole(beacon: nau.Model) -> None:
         np.testing.assert_allclose(a.coefficients, b.coefficients, atol=1e-7)
 
 
-def test_a_small_budget_leads_to_tiles_or_says_what_is_needed(model: nau.Model) -> None:
-    volume = noise((40, 40, 40))
-    needed = run(model, volume).provenance["memory_gib"]
-    tiled = run(model, volume, memory=needed * 0.7)
-    assert tiled.provenance["plan"] == "tiles"
-    assert tiled.provenance["memory_gib"] <= needed * 0.7
+def test_a_small_budget_leads_to_a_stream_or_says_what_is_needed(model: nau.Model) -> None:
+    volume = noise((80, 40, 40))
+    everything = run(model, volume, plan="whole")
+    needed = everything.provenance["memory_gib"]
+    streamed = run(model, volume, memory=needed * 0.7)
+    assert streamed.provenance["plan"] == "stream"
+    assert streamed.provenance["memory_gib"] <= needed * 0.7
+    assert "the whole volume needs" in streamed.provenance["plan_reason"]
+    np.testing.assert_array_equal(streamed.mask, everything.mask)
     with pytest.raises(nau.MemoryBudgetError, match="Even in the smallest tiles this run needs"):
         run(model, volume, memory=1e-6)
 
@@ -529,7 +532,11 @@ def test_output_goes_into_a_zarr_group(model: nau.Model, tmp_path: Any) -> None:
         (noise(), {"spacing": (1, 0, 1)}, r"each must be a positive number"),
         (noise(), {"device": "cuda:9"}, r"There is no device 'cuda:9' here"),
         (noise(), {"precision": "double"}, r"precision='double' is not known"),
-        (noise(), {"plan": "stream"}, r"plan='stream' is not available yet; use 'auto'"),
+        (noise(), {"plan": "flow"}, r"plan='flow' is not known; use 'auto', 'whole', 'stream'"),
+        (noise(), {"flips": "zw"}, r"flips='zw' is not known; use any of the axes 'zyx'"),
+        (noise(), {"tile": (64, 64)}, r"tile=\(64, 64\) is not a size; give three numbers"),
+        (noise(), {"tile": (8, 8, 8), "plan": "whole"}, r"size of tiles, and plan='whole' has"),
+        (noise(), {"gate_dtype": "int8"}, r"gate_dtype='int8' is not known; use 'float32'"),
         (noise(), {"normalize": "mean"}, r"use 'card', 'zscore'"),
         (noise(), {"outputs": ("mask", "labels")}, r"outputs has 'labels'; there are 'mask'"),
         (noise(), {"activation": "relu"}, r"activation='relu' is not known"),

@@ -53,6 +53,17 @@ class GraphError(AttentionUNetError):
     """A network could not be turned into a graph, or an operator is unknown."""
 
 
+class NotFiniteError(InputError):
+    """A network gave NaN or infinite values."""
+
+    def __init__(self, node: str) -> None:
+        self.node = node
+        super().__init__(
+            "The network gives NaN or infinite values for this volume. Check the normalisation; "
+            "if it is right, the checkpoint is damaged."
+        )
+
+
 class MemoryBudgetError(AttentionUNetError, MemoryError):
     """No way of running the volume fits the memory that may be used."""
 

@@ -8,6 +8,7 @@ the scale and translate at which they lie in the caller's array.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,16 +98,35 @@ class Frame:
         scale, translate : tuple of float
             The same in voxels of the caller's array; `scale` is positive.
         """
-        kept = self._kept(coefficients.shape, scale, translate)
+        kept = self.kept(coefficients.shape, scale, translate)
+        inside = coefficients[tuple(slice(low, high) for low, high in kept)]
+        back = np.ascontiguousarray(self.turn_back(inside[None])[0])
+        return back, *self.grid_back(kept, scale, translate)
+
+    def grid_back(
+        self, kept: Sequence[tuple[int, int]], scale: Vec3, translate: Vec3
+    ) -> tuple[Vec3, Vec3]:
+        """Scale and translate on the caller's axes of the samples of a grid that are `kept`."""
         spacing, start = [0.0] * 3, [0.0] * 3
         for k, (low, high) in enumerate(kept):
             first, step = self._line(k, scale, translate)
             last = self.turned[k] - 1 - (first + step * (high - 1))
             spacing[self.axes[k]] = step
             start[self.axes[k]] = last if self.flipped[k] else first + step * low
-        inside = coefficients[tuple(slice(low, high) for low, high in kept)]
-        back = np.ascontiguousarray(self.turn_back(inside[None])[0])
-        return back, (spacing[0], spacing[1], spacing[2]), (start[0], start[1], start[2])
+        return (spacing[0], spacing[1], spacing[2]), (start[0], start[1], start[2])
+
+    def shape_back(self, turned: Shape3) -> Shape3:
+        """Shape on the caller's axes of what has the shape `turned` on the network's."""
+        z, y, x = (turned[self.axes.index(axis)] for axis in range(3))
+        return z, y, x
+
+    def planes_back(self, turned: Shape3, start: int, stop: int) -> tuple[slice, slice, slice]:
+        """Where planes ``start..stop`` of an array of shape `turned` lie on the caller's axes."""
+        if self.flipped[0]:
+            start, stop = turned[0] - stop, turned[0] - start
+        box = [slice(0, n) for n in self.shape_back(turned)]
+        box[self.axes[0]] = slice(start, stop)
+        return box[0], box[1], box[2]
 
     def place_back(
         self, placed: npt.NDArray[Any], shape: Shape3, scale: Vec3, translate: Vec3
@@ -132,7 +152,7 @@ class Frame:
         InputError
             If `placed` does not have the shape that `place` gives.
         """
-        kept = self._kept(shape, scale, translate)
+        kept = self.kept(shape, scale, translate)
         full = np.full(shape, np.nan, np.float32)
         inside = full[tuple(slice(low, high) for low, high in kept)]
         expected = self.turn_back(inside[None])[0].shape
@@ -148,8 +168,8 @@ class Frame:
         """First sample and distance of samples along a network axis, in turned voxels."""
         return (translate[k] + 0.5) * self.ratio[k] - 0.5, scale[k] * self.ratio[k]
 
-    def _kept(self, shape: tuple[int, ...], scale: Vec3, translate: Vec3) -> list[tuple[int, int]]:
-        """Ranges of samples inside the volume along the network's axes."""
+    def kept(self, shape: Sequence[int], scale: Vec3, translate: Vec3) -> list[tuple[int, int]]:
+        """Ranges of samples of a grid inside the volume along the network's axes, see `place`."""
         ranges = []
         for k, voxels in enumerate(self.turned):
             first, step = self._line(k, scale, translate)

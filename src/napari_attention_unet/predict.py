@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from math import prod
 from time import perf_counter
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from napari_attention_unet.checks import check_size, check_volume
-from napari_attention_unet.engine.device import resolve_device, resolve_precision
-from napari_attention_unet.engine.plan import Plan, check_wish, make_plan, memory_budget
-from napari_attention_unet.engine.run import Course, run
-from napari_attention_unet.errors import InputError
-from napari_attention_unet.frame import Frame, frame_for
-from napari_attention_unet.graph.geometry import grid_of
+from napari_attention_unet.collect import Collector, kinds_of
+from napari_attention_unet.engine.device import remarks
+from napari_attention_unet.engine.flips import passes, run_mirrored
+from napari_attention_unet.engine.plan import Plan, make_plan, memory_budget
+from napari_attention_unet.engine.planes import Planes
+from napari_attention_unet.engine.run import Course, Steps, run
+from napari_attention_unet.graph.lower import Program
+from napari_attention_unet.job import Job, job_for
 from napari_attention_unet.model import Model, load_model
-from napari_attention_unet.models.card import Normalization
-from napari_attention_unet.postprocess import Answer, answer, largest_component
-from napari_attention_unet.prediction import GateMap, Prediction, Step
-from napari_attention_unet.preprocess import (
-    prepare,
-    resolve_normalization,
-)
-from napari_attention_unet.provenance import provenance_of, write_group
+from napari_attention_unet.postprocess import largest_component
+from napari_attention_unet.prediction import Prediction, Step
+from napari_attention_unet.preprocess import Prepared, measure
+from napari_attention_unet.provenance import fingerprint_of, provenance_of
+from napari_attention_unet.reader import Reader
 from napari_attention_unet.settings import Settings
-from napari_attention_unet.volume import Volume
+from napari_attention_unet.store import Store
+from napari_attention_unet.targets import ArrayTarget, Target, bytes_of
 
-__all__ = ["Model", "Settings", "load_model", "predict", "predict_steps"]
+__all__ = ["Job", "Model", "Settings", "job_for", "load_model", "predict", "predict_steps"]
 
 T = TypeVar("T")
 
-#: Work (see `Operation.work`) in the time in which a voxel is read and normalised, or labelled.
-_READING, _LABELLING = 1e4, 5e3
+#: Work (see `Operation.work`) in the time in which a voxel is measured, or labelled.
+_MEASURING, _LABELLING = 1e4, 5e3
 
 
 def predict(
@@ -48,7 +46,8 @@ def predict(
     model : Model
         As `load_model` gives it.
     volume : array, shape (z, y, x) or (channel, z, y, x), or Volume
-        numpy, dask or zarr, any real dtype and byte order.
+        numpy, dask or zarr, any real dtype and byte order; dask and zarr are read as the run needs
+        them, so they may be larger than memory.
     settings : Settings, optional
         How to run it.
     **options
@@ -65,6 +64,8 @@ def predict(
         If the volume or an option cannot be used; the message says what would work.
     MemoryBudgetError
         If no way of running it fits the memory.
+    OutputError
+        If `Settings.out` cannot be written to; what was computed so far is kept there.
 
     Examples
     --------
@@ -89,90 +90,11 @@ def predict_steps(
     Yields
     ------
     Step
-        ``done`` goes evenly from 0 to ``total``; the last step carries the prediction.
+        ``done`` goes evenly from 0 to ``total``; the last step carries the prediction. Where the
+        volume is streamed or run in tiles, steps carry what they finished as `Step.region`.
     """
     chosen = replace(settings or Settings(), **options)
     return _steps(job_for(model, volume, chosen))
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that is settled before a run starts.
-
-    Attributes
-    ----------
-    imposed : dict of str to Tensor
-        Forced gates by node, shape (1, 1, z, y, x) on the network's grid, NaN where computed.
-    """
-
-    model: Model
-    volume: Volume
-    settings: Settings
-    frame: Frame
-    device: torch.device
-    dtype: torch.dtype
-    normalization: Normalization
-    activation: str
-    imposed: dict[str, Tensor]
-
-
-def job_for(model: Model, volume: Any, settings: Settings) -> Job:
-    """Settle what a run needs, and refuse what cannot be run; see `predict`."""
-    if not isinstance(model, Model):
-        raise InputError(f"model is a {type(model).__name__}; pass what load_model gives.")
-    volume = _as_volume(volume, settings)
-    card = model.card
-    check_volume(volume, card)
-    check_wish(settings.plan)
-    frame = frame_for(volume, card, model.stride)
-    check_size(frame, model.stride)
-    activation = card.activation if settings.activation == "card" else settings.activation
-    if activation == "softmax" and model.graph.out_channels == 1:
-        raise InputError("The softmax of one channel is always 1; use activation='sigmoid'.")
-    device = resolve_device(settings.device)
-    return Job(
-        model=model,
-        volume=volume,
-        settings=settings,
-        frame=frame,
-        device=device,
-        dtype=resolve_precision(settings.precision, device),
-        normalization=resolve_normalization(settings.normalize, card),
-        activation=activation,
-        imposed=_imposed(model, frame, settings),
-    )
-
-
-def _as_volume(volume: Any, settings: Settings) -> Volume:
-    if isinstance(volume, Tensor):
-        volume = volume.detach().cpu().numpy()
-    made: Volume = volume if isinstance(volume, Volume) else Volume.from_array(volume)
-    if settings.spacing is not None:
-        z, y, x = (float(s) for s in settings.spacing)
-        made = made.replace(spacing=(z, y, x))
-    return made
-
-
-def _imposed(model: Model, frame: Frame, settings: Settings) -> dict[str, Tensor]:
-    gates = {gate.name: gate for gate in model.gates}
-    made = {}
-    for name, value in settings.gates.items():
-        if name not in gates:
-            known = ", ".join(map(repr, gates)) or "none"
-            raise InputError(f"There is no gate '{name}' to force; the gates are: {known}.")
-        node = gates[name].node
-        shape = model.graph.shape_at(node, frame.padded)
-        array = np.asarray(value, dtype=np.float32)
-        if array.ndim == 0:
-            if not np.isfinite(array):
-                raise InputError(f"The gate '{name}' cannot be forced to {value}; give a number.")
-            made[node] = torch.full(shape, float(array))
-            continue
-        grid = grid_of(model.graph, node, frame.padded)
-        size = (shape[2], shape[3], shape[4])
-        full = frame.place_back(array, size, grid.scale, grid.translate)
-        made[node] = torch.from_numpy(full)[None, None]
-    return made
 
 
 class _Meter:
@@ -194,43 +116,139 @@ class _Meter:
 
 
 def _steps(job: Job) -> Generator[Step, None, None]:
-    model, frame = job.model, job.frame
-    meter, started = _Meter(), perf_counter()
-    yield meter.step(0.0, "Preparing the network")
-    lowering = model.program_steps(job.device, job.dtype)
-    program = yield from _metered(lowering, meter, 0.0, "Preparing the network")
-    budget = memory_budget(job.device, job.settings.memory)
-    plan = make_plan(program, frame.padded, budget, job.settings.plan, job.imposed)
-    course = Course(program, plan)
-    if not model.gates:
-        course.notes.append("This network has no attention gates: there is a mask alone.")
-    reading = _READING * np.prod(job.volume.data.shape)
-    labelling = _LABELLING * np.prod(frame.turned) * model.graph.out_channels
-    meter.expect(reading + plan.work + labelling)
-    clock = {"preparing": perf_counter() - started}
+    reader = Reader(job.volume, job.frame)
+    try:
+        yield from _Running(job, reader).steps()
+    finally:
+        reader.close()
 
-    began = perf_counter()
-    read = prepare(job.volume, frame, job.normalization, model.card.padding_value)
-    x = yield from _metered(read, meter, reading, "Reading the volume")
-    clock["reading"], began = perf_counter() - began, perf_counter()
-    results = yield from _network(job, course, x, meter, labelling)
-    del x
-    clock["network"], began = perf_counter() - began, perf_counter()
-    gates = _gate_maps(job, results)
-    output = results.pop(model.graph.output)
-    del results
-    say = answer(output, frame, job.activation, job.settings, len(model.classes))
-    found = yield from _metered(say, meter, labelling, "Labelling the voxels")
-    del output
-    if job.settings.keep_largest:
-        yield meter.step(0.0, "Keeping the largest component")
-        found = replace(found, mask=largest_component(found.mask))
-    clock["labelling"], clock["total"] = perf_counter() - began, perf_counter() - started
-    prediction = _prediction(job, course, found, gates, clock)
-    if job.settings.out is not None:
-        yield meter.step(0.0, "Writing")
-        write_group(job.settings.out, prediction)
-    yield Step(meter.total, meter.total, "Done", prediction)
+
+class _Running:
+    """One run, from the network's preparation to the prediction."""
+
+    def __init__(self, job: Job, reader: Reader) -> None:
+        self.job, self.reader, self.meter = job, reader, _Meter()
+        self.kinds = kinds_of(job.model, job.frame, job.settings)
+        self.labelling = _LABELLING * float(np.prod(job.frame.turned)) * job.model.out_channels
+        self.clock: dict[str, float] = {}
+
+    def steps(self) -> Generator[Step, None, None]:
+        """See `predict_steps`."""
+        job, meter, started = self.job, self.meter, perf_counter()
+        yield meter.step(0.0, "Preparing the network")
+        lowering = job.model.program_steps(job.device, job.dtype)
+        program = yield from _metered(lowering, meter, 0.0, "Preparing the network")
+        course = self._course(program)
+        measuring = _MEASURING * float(np.prod(self.reader.shape))
+        network = course.plan.work * len(passes(job.flips))
+        meter.expect(measuring + network + self.labelling)
+        self.clock["preparing"] = perf_counter() - started
+
+        began = perf_counter()
+        digest = job.settings.out is not None
+        work = measure(self.reader, job.frame, job.normalization, digest=digest)
+        measured = yield from _metered(work, meter, measuring, "Reading the volume")
+        self.clock["reading"] = perf_counter() - began
+
+        began = perf_counter()
+        store = None
+        if job.settings.out is not None:
+            fingerprint = fingerprint_of(job, course, measured.digest)
+            store = Store(job.settings.out, self.kinds, job.frame, fingerprint)
+            if store.resumed:
+                course.notes.append("An equal run had begun to write these results; it goes on.")
+        targets: dict[str, Target] = {
+            kind.name: store.targets[kind.name] if store else ArrayTarget(kind, job.frame)
+            for kind in self.kinds
+        }
+        collector = Collector(job.model, job.frame, job.settings, job.activation, targets)
+        planes = Prepared(self.reader, job.frame, measured, job.model.card.padding_value)
+        prediction = self._prediction(course, targets, collector)
+        yield from self._network(course, planes, collector, prediction)
+        self.clock["network"] = perf_counter() - began
+        if job.settings.keep_largest:
+            yield meter.step(0.0, "Keeping the largest component")
+            prediction = replace(prediction, mask=_largest(prediction.mask, store))
+        self.clock["total"] = perf_counter() - started
+        provenance = provenance_of(job, course, prediction.gates, self.clock)
+        if store is not None:
+            store.complete(provenance)
+        prediction = replace(prediction, provenance=provenance)
+        yield Step(meter.total, meter.total, "Done", prediction)
+
+    def _course(self, program: Program) -> Course:
+        """How the volume is run, with the memory that is left beside the input and the results."""
+        job, held = self.job, 0
+        if job.device.type == "cpu":
+            held = self.reader.bytes
+            if job.settings.out is None:
+                held += sum(bytes_of(kind) for kind in self.kinds)
+                held += self._sums if job.flips else 0
+        budget = memory_budget(job.device, job.settings.memory)
+        wish, tile = job.settings.plan, job.settings.tile
+        plan = make_plan(program, job.frame.padded, budget, wish, job.imposed, held=held, tile=tile)
+        course = Course(program, plan, memory=job.settings.memory, wish=wish, tile=tile)
+        course.notes.extend(remarks(job.device, job.dtype))
+        if not job.model.gates:
+            course.notes.append("This network has no attention gates: there is a mask alone.")
+        return course
+
+    def _prediction(
+        self, course: Course, targets: Mapping[str, Target], collector: Collector
+    ) -> Prediction:
+        """The result as far as it is; its arrays are filled in place."""
+        job = self.job
+        gates = collector.gate_maps(job.imposed)
+        maps = {
+            name: targets[name].array for name in ("probabilities", "logits") if name in targets
+        }
+        return Prediction(
+            mask=targets["mask"].array,
+            gates=gates,
+            classes=job.model.classes,
+            volume=job.volume.without_data(),
+            provenance=provenance_of(job, course, gates, self.clock),
+            **maps,
+        )
+
+    def _network(
+        self, course: Course, planes: Planes, collector: Collector, partial: Prediction
+    ) -> Generator[Step, None, None]:
+        meter = self.meter
+        yield meter.step(0.0, f"Running {course.plan.kind}: {course.plan.reason}")
+        work = self._run(course, planes, collector)
+        labelled = collector.share
+        try:
+            for done in work:
+                if isinstance(done, Plan):
+                    meter.expect(done.work + self.labelling * (1 - collector.share))
+                    yield meter.step(0.0, f"Running {done.kind}: {done.reason}")
+                    continue
+                fresh, labelled = collector.share - labelled, collector.share
+                step = meter.step(
+                    done.work + self.labelling * fresh,
+                    f"Running the network: {done.message}".rstrip(": "),
+                )
+                if course.plan.kind != "whole":
+                    step = replace(step, region=collector.region(partial))
+                yield step
+        finally:
+            work.close()
+
+    def _run(self, course: Course, planes: Planes, collector: Collector) -> Steps:
+        job = self.job
+        lowered, imposed = job.model.program, job.imposed
+        if not job.flips:
+            return run(course, planes, collector, lowered, imposed)
+        on_disk = job.settings.out is not None
+        return run_mirrored(course, planes, collector, lowered, imposed, job.flips, on_disk=on_disk)
+
+    @property
+    def _sums(self) -> int:
+        """Bytes of output and gates on the network's grid."""
+        graph, padded = self.job.model.graph, self.job.frame.padded
+        names = (graph.output, *(gate.node for gate in graph.gates))
+        return sum(4 * prod(graph.shape_at(name, padded)) for name in names)
 
 
 def _metered(
@@ -250,58 +268,9 @@ def _metered(
         work.close()
 
 
-def _network(
-    job: Job, course: Course, x: Tensor, meter: _Meter, after: float
-) -> Generator[Step, None, dict[str, Tensor]]:
-    yield meter.step(0.0, f"Running {course.plan.kind}: {course.plan.reason}")
-    work = run(course, x, job.model.program, job.imposed)
-    try:
-        while True:
-            done = next(work)
-            if isinstance(done, Plan):
-                meter.expect(done.work + after)
-                yield meter.step(0.0, f"Running {done.kind}: {done.reason}")
-            else:
-                yield meter.step(done.work, f"Running the network: {done.message}".rstrip(": "))
-    except StopIteration as end:
-        results: dict[str, Tensor] = end.value
-        return results
-    finally:
-        work.close()
-
-
-def _gate_maps(job: Job, results: dict[str, Tensor]) -> tuple[GateMap, ...]:
-    made = []
-    for gate in job.model.gates:
-        grid = grid_of(job.model.graph, gate.node, job.frame.padded)
-        values = results[gate.node][0, 0].numpy()
-        placed, scale, translate = job.frame.place(values, grid.scale, grid.translate)
-        z, y, x = (grid.scale[job.frame.axes.index(axis)] for axis in range(3))
-        made.append(
-            GateMap(
-                name=gate.name,
-                coefficients=placed,
-                scale=scale,
-                translate=translate,
-                kind=gate.kind,
-                stride=(z, y, x),
-                forced=gate.node in job.imposed,
-            )
-        )
-    return tuple(made)
-
-
-def _prediction(
-    job: Job, course: Course, found: Answer, gates: tuple[GateMap, ...], clock: dict[str, float]
-) -> Prediction:
-    return Prediction(
-        mask=found.mask,
-        gates=gates,
-        classes=job.model.classes,
-        volume=job.volume.without_data(),
-        probabilities=found.probabilities,
-        logits=found.logits,
-        provenance=provenance_of(
-            job.model, job.settings, job.volume, job.frame, course, gates, clock
-        ),
-    )
+def _largest(mask: Any, store: Store | None) -> Any:
+    kept = largest_component(np.asarray(mask))
+    if store is None:
+        return kept
+    store.replace("mask", kept)
+    return mask

@@ -1,14 +1,16 @@
-"""From a volume to the tensor that the network reads.
+"""From a volume to the planes that the network reads.
 
-The array is read once, lazily, a few planes at a time; statistics are taken in float64 over the
-whole volume, on the network's voxel size, and never per tile. Every function that takes time is
-a generator of the share that is done, so that a run can be followed and stopped.
+Statistics are taken first, in float64 over the whole volume, on the network's voxel size, and never
+per tile; then planes are normalised as the network asks for them. Both go over the array a few
+planes at a time, so that a volume larger than memory will do.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import Tensor
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.frame import Frame, Resampling
 from napari_attention_unet.models.card import NORMALIZATIONS, ModelCard, Normalization
+from napari_attention_unet.reader import Reader
 from napari_attention_unet.volume import Shape3, Volume
 
 T = TypeVar("T")
@@ -61,54 +64,48 @@ def resolve_normalization(option: Any, card: ModelCard) -> Normalization:
     )
 
 
-def prepare(
-    volume: Volume, frame: Frame, normalization: Normalization, padding_value: float = 0.0
-) -> Generator[float, None, Tensor]:
-    """Read, turn, resample, normalise and pad a volume.
+def measure(
+    reader: Reader, frame: Frame, normalization: Normalization, *, digest: bool = False
+) -> Generator[float, None, Measured]:
+    """Go over a volume once, or as often as its normalisation needs, and measure what it needs.
 
     Parameters
     ----------
-    volume : Volume
-        What to read.
+    reader : Reader
+        Of the volume.
     frame : Frame
-        The network's grid in it.
+        The network's grid in it; statistics are those of the resampled voxels.
     normalization : Normalization
         Of each channel by itself.
-    padding_value : float
-        Of the padding at the end of each axis, after normalisation.
+    digest : bool
+        Whether the voxels themselves are to be told apart from others.
 
     Yields
     ------
     float
         Share that is done, 0..1.
 
-    Returns
-    -------
-    Tensor, shape (1, channel, z, y, x), float32
-        Spatial shape ``frame.padded``.
-
     Raises
     ------
     InputError
         For NaN or infinite voxels, and where the intensities do not vary enough to be normalised.
     """
-    raw = yield from _portion(_load(volume), 0.0, 0.4)
-    yield from _portion(_refuse_non_finite(raw), 0.4, 0.5)
-    planes = Planes(frame.turn(raw), frame.size, frame.to_network())
-    # channels last, as most devices want it: the run then needs no copy
-    out = torch.empty(
-        (1, volume.channels, *frame.padded), memory_format=torch.channels_last_3d
-    ).fill_(padding_value)
-    each = 0.5 / volume.channels
-    for channel in range(volume.channels):
-        start = 0.5 + each * channel
-        window = yield from _portion(
-            _window(planes, channel, normalization), start, start + each * 0.6
-        )
-        yield from _portion(
-            _normalise(planes, channel, window, out), start + each * 0.6, start + each
-        )
-    return out
+    planes = TurnedPlanes(reader, frame.size, frame.to_network())
+    needs = normalization.kind not in ("none", "window")
+    ranks = normalization.kind == "percentile"
+    first = 1 / 3 if ranks else 1.0
+    survey = _Survey(reader, normalization.nonzero, moments=needs, digest=digest)
+    if needs or digest or reader.dtype.kind == "f":
+        for start, stop in planes.ranges(reader.shape[0]):
+            survey.add(planes, start, stop)
+            yield first * stop / planes.size[0]
+        survey.finish()
+    each = (1 - first) / reader.shape[0]
+    windows = []
+    for channel, moments in enumerate(survey.moments):
+        window = _window(planes, channel, normalization, moments)
+        windows.append((yield from _portion(window, first + each * channel, each)))
+    return Measured(tuple(windows), survey.digest)
 
 
 @dataclass(frozen=True)
@@ -121,22 +118,129 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Planes:
+class Measured:
+    """What one channel after the other is normalised by.
+
+    Attributes
+    ----------
+    windows : tuple of Window
+        One a channel.
+    digest : str
+        Hexadecimal, of all voxels in the network's orientation; empty if it was not asked for.
+    """
+
+    windows: tuple[Window, ...]
+    digest: str = ""
+
+
+class Prepared:
+    """What the network reads of a volume: turned, resampled, normalised and padded planes.
+
+    Parameters
+    ----------
+    reader : Reader
+        Of the volume.
+    frame : Frame
+        The network's grid in it.
+    measured : Measured
+        How it is normalised.
+    padding_value : float
+        Of the padding at the end of each axis, after normalisation.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (1, channel, z, y, x) on the network's padded grid.
+    """
+
+    def __init__(
+        self, reader: Reader, frame: Frame, measured: Measured, padding_value: float = 0.0
+    ) -> None:
+        self.shape = (1, reader.shape[0], *frame.padded)
+        self._planes = TurnedPlanes(reader, frame.size, frame.to_network())
+        self._windows, self._padding = measured.windows, padding_value
+
+    def read(self, box: tuple[slice, slice, slice]) -> Tensor:
+        """The voxels of a box along z, y, x: (1, channel, z, y, x), float32, channels last.
+
+        Raises
+        ------
+        InputError
+            If the source cannot be read, or intensities do not fit float32.
+        """
+        planes = self._read(box[0].start, box[0].stop)
+        return planes[..., box[1], box[2]]
+
+    def _read(self, start: int, stop: int) -> Tensor:
+        depth, y, x = self._planes.size
+        _, channels, _, *padded = self.shape
+        # channels last, as most devices want it: the run then needs no copy
+        shape = (1, channels, stop - start, *padded)
+        out = torch.empty(shape, memory_format=torch.channels_last_3d)
+        if stop > depth or padded != [y, x]:
+            out.fill_(self._padding)
+        for low, high in slabs((min(stop, depth) - start, y, x)):
+            for channel, window in enumerate(self._windows):
+                values = self._planes.read(channel, start + low, start + high)
+                values = (values - window.zero) * window.factor
+                piece = out[0, channel, low:high, :y, :x]
+                piece.copy_(values.clamp(0, 1) if window.clip else values)
+                if not piece.isfinite().all():
+                    raise InputError(
+                        f"Intensities of channel {channel} are up to "
+                        f"{float(values.abs().max()):.3g} after normalisation, too large for "
+                        "float32; use 'zscore', 'percentile' or a window."
+                    )
+        return out
+
+
+def prepare(
+    volume: Volume, frame: Frame, normalization: Normalization, padding_value: float = 0.0
+) -> Generator[float, None, Tensor]:
+    """Read, turn, resample, normalise and pad a whole volume; see `measure` and `Prepared`.
+
+    Yields
+    ------
+    float
+        Share that is done, 0..1.
+
+    Returns
+    -------
+    Tensor, shape (1, channel, z, y, x), float32
+        Spatial shape ``frame.padded``.
+    """
+    reader = Reader(volume, frame)
+    try:
+        measured = yield from _portion(measure(reader, frame, normalization), 0.0, 0.7)
+        planes = Prepared(reader, frame, measured, padding_value)
+        out = torch.empty(planes.shape, memory_format=torch.channels_last_3d)
+        for start, stop in slabs(frame.padded, reader.shape[0]):
+            box = (slice(start, stop), slice(0, frame.padded[1]), slice(0, frame.padded[2]))
+            out[:, :, start:stop] = planes.read(box)
+            yield 0.7 + 0.3 * stop / frame.padded[0]
+    finally:
+        reader.close()
+    return out
+
+
+@dataclass(frozen=True)
+class TurnedPlanes:
     """The turned array, read as float64 planes of the network's grid."""
 
-    array: npt.NDArray[Any]
+    reader: Reader
     size: Shape3
     resampling: Resampling
 
-    def ranges(self) -> Iterator[tuple[int, int]]:
+    def ranges(self, channels: int = 1) -> Iterator[tuple[int, int]]:
         """Ranges of planes, each small enough to be handled at once."""
-        return slabs(self.size)
+        return slabs(self.size, channels)
 
     def read(self, channel: int, start: int, stop: int) -> Tensor:
         """Planes ``start..stop`` of one channel, shape (z, y, x), float64."""
         low, high = self.resampling.reads(start, stop)
+        planes = self.reader.read(low, high)[channel : channel + 1]
         # a copy in native byte order: torch knows neither the other order nor negative strides
-        source = self.array[channel : channel + 1, low:high].astype(np.float64, order="C")
+        source = planes.astype(np.float64, order="C")
         return self.resampling.run(torch.from_numpy(source), start, stop)[0]
 
 
@@ -148,12 +252,12 @@ def slabs(shape: Shape3, channels: int = 1) -> Iterator[tuple[int, int]]:
 
 
 def _portion(
-    work: Generator[float, None, T], start: float, stop: float
+    work: Generator[float, None, T], start: float, share: float
 ) -> Generator[float, None, T]:
-    """Run a part of a larger work that goes from `start` to `stop`."""
+    """Run a part of a larger work that begins at `start`."""
     try:
         while True:
-            yield start + (stop - start) * next(work)
+            yield start + share * next(work)
     except StopIteration as end:
         result: T = end.value
         return result
@@ -161,61 +265,65 @@ def _portion(
         work.close()
 
 
-def _load(volume: Volume) -> Generator[float, None, npt.NDArray[Any]]:
-    """The whole array in memory, in its own dtype; a numpy array is not copied."""
-    data = volume.data
-    if isinstance(data, np.ndarray):
-        yield 1.0
-        return data
-    planes = volume.shape[0]
-    chunks = getattr(data, "chunks", None)
-    along = chunks[1] if chunks is not None and len(chunks) == 4 else 1
-    chunk = max(along) if isinstance(along, tuple) else int(along)
-    voxels = volume.channels * volume.shape[1] * volume.shape[2]
-    step = chunk * max(1, SLAB_VOXELS // (voxels * chunk))
-    raw = np.empty(data.shape, data.dtype)
-    for start in range(0, planes, step):
-        stop = min(start + step, planes)
-        try:
-            raw[:, start:stop] = np.asarray(data[:, start:stop])
-        except MemoryError:
-            raise
-        except Exception as error:  # whatever a lazy source may raise
+class _Survey:
+    """What a single pass over a volume finds out."""
+
+    def __init__(self, reader: Reader, nonzero: bool, *, moments: bool, digest: bool) -> None:
+        self._reader, self._nonzero, self._wanted = reader, nonzero, moments
+        self.moments = [Moments()] * reader.shape[0]
+        self._hashes = [hashlib.blake2b() for _ in self.moments] if digest else []
+        self._seen = self._nan = self._infinite = 0
+
+    def add(self, planes: TurnedPlanes, start: int, stop: int) -> None:
+        """Take planes of the network's grid, and what is new of the array for them."""
+        self._see(planes.resampling.reads(start, stop)[1])
+        if self._wanted and not self._nan + self._infinite:
+            for channel, moments in enumerate(self.moments):
+                values = planes.read(channel, start, stop)
+                chosen = values[values != 0] if self._nonzero else values
+                self.moments[channel] = moments.merged(chosen)
+
+    def finish(self) -> None:
+        """Refuse numbers that are not finite."""
+        self._see(self._reader.shape[1])
+        if self._nan or self._infinite:
+            counts = ((self._nan, "NaN"), (self._infinite, "infinite"))
+            found = " and ".join(f"{count} {word}" for count, word in counts if count)
             raise InputError(
-                f"Planes {start} to {stop - 1} of the volume could not be read: "
-                f"{type(error).__name__}: {error}. Check the source that the array reads from."
-            ) from error
-        yield stop / planes
-    return raw
+                f"The volume has {found} of {prod(self._reader.shape)} voxels; replace them first, "
+                "for example with numpy.nan_to_num(volume, posinf=0, neginf=0)."
+            )
 
+    @property
+    def digest(self) -> str:
+        """Of all voxels; empty if it was not asked for."""
+        if not self._hashes:
+            return ""
+        kind = f"{self._reader.shape} {self._reader.dtype.str}"
+        whole = hashlib.blake2b(kind.encode(), digest_size=16)
+        for each in self._hashes:
+            whole.update(each.digest())
+        return whole.hexdigest()
 
-def _refuse_non_finite(raw: npt.NDArray[Any]) -> Generator[float, None, None]:
-    if raw.dtype.kind != "f":
-        return
-    nan = infinite = 0
-    shape = (raw.shape[1], raw.shape[2], raw.shape[3])
-    for start, stop in slabs(shape, raw.shape[0]):
-        planes = raw[:, start:stop]
-        good = int(np.isfinite(planes).sum())
-        if good < planes.size:
-            missing = int(np.isnan(planes).sum())
-            nan += missing
-            infinite += planes.size - good - missing
-        yield stop / shape[0]
-    if nan or infinite:
-        found = " and ".join(
-            f"{count} {word}" for count, word in ((nan, "NaN"), (infinite, "infinite")) if count
-        )
-        raise InputError(
-            f"The volume has {found} of {raw.size} voxels; replace them first, for example with "
-            "numpy.nan_to_num(volume, posinf=0, neginf=0)."
-        )
+    def _see(self, stop: int) -> None:
+        if stop <= self._seen:
+            return
+        values = self._reader.read(self._seen, stop)
+        self._seen = stop
+        for channel, known in enumerate(self._hashes):
+            known.update(np.ascontiguousarray(values[channel]).tobytes())
+        if values.dtype.kind == "f":
+            good = int(np.isfinite(values).sum())
+            if good < values.size:
+                nan = int(np.isnan(values).sum())
+                self._nan += nan
+                self._infinite += values.size - good - nan
 
 
 def _window(
-    planes: Planes, channel: int, normalization: Normalization
+    planes: TurnedPlanes, channel: int, normalization: Normalization, moments: Moments
 ) -> Generator[float, None, Window]:
-    """Measure what the normalisation needs of one channel."""
+    """What the normalisation says of one channel."""
     kind = normalization.kind
     if kind == "none":
         return Window(0.0, 1.0, False)
@@ -224,8 +332,6 @@ def _window(
         if not low < high:
             raise InputError(f"The window {low:g} to {high:g} is empty; low must be below high.")
         return Window(low, 1 / (high - low), True)
-    portion = 1 / 3 if kind == "percentile" else 1.0
-    moments = yield from _portion(_measure(planes, channel, normalization.nonzero), 0.0, portion)
     if not moments.maximum > moments.minimum:
         what = "non-zero voxel" if normalization.nonzero else "voxel"
         value = f"is {moments.minimum:g}" if moments.count else "is missing"
@@ -238,8 +344,8 @@ def _window(
     if kind == "minmax":
         return Window(moments.minimum, 1 / (moments.maximum - moments.minimum), True)
     ranks = (normalization.low, normalization.high)
-    low, high = yield from _portion(
-        _percentiles(planes, channel, normalization.nonzero, moments.count, ranks), portion, 1.0
+    low, high = yield from _percentiles(
+        planes, channel, normalization.nonzero, moments.count, ranks
     )
     if not high > low:
         raise InputError(
@@ -276,17 +382,8 @@ class Moments:
         )
 
 
-def _measure(planes: Planes, channel: int, nonzero: bool) -> Generator[float, None, Moments]:
-    moments = Moments()
-    for start, stop in planes.ranges():
-        values = planes.read(channel, start, stop)
-        moments = moments.merged(values[values != 0] if nonzero else values)
-        yield stop / planes.size[0]
-    return moments
-
-
 def _percentiles(
-    planes: Planes, channel: int, nonzero: bool, count: int, percents: tuple[float, float]
+    planes: TurnedPlanes, channel: int, nonzero: bool, count: int, percents: tuple[float, float]
 ) -> Generator[float, None, tuple[float, float]]:
     """Percentiles (linear between order statistics, as `numpy.percentile`) of float32 values.
 
@@ -326,19 +423,3 @@ def _sortable(values: Tensor, nonzero: bool) -> npt.NDArray[np.uint32]:
 def _from_sortable(key: int) -> float:
     bits = key & 0x7FFFFFFF if key >> 31 else ~key & 0xFFFFFFFF
     return float(np.uint32(bits).view(np.float32))
-
-
-def _normalise(
-    planes: Planes, channel: int, window: Window, out: Tensor
-) -> Generator[float, None, None]:
-    _, y, x = planes.size
-    for start, stop in planes.ranges():
-        values = (planes.read(channel, start, stop) - window.zero) * window.factor
-        piece = out[0, channel, start:stop, :y, :x]
-        piece.copy_(values.clamp(0, 1) if window.clip else values)
-        if not piece.isfinite().all():
-            raise InputError(
-                f"Intensities of channel {channel} are up to {float(values.abs().max()):.3g} after "
-                "normalisation, too large for float32; use 'zscore', 'percentile' or a window."
-            )
-        yield stop / planes.size[0]

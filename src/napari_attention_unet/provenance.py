@@ -1,10 +1,11 @@
-"""Where a prediction came from, in plain JSON types, and a prediction as a zarr group."""
+"""Where a prediction came from, in plain JSON types."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
 
@@ -12,28 +13,19 @@ import torch
 
 from napari_attention_unet.engine.device import devices
 from napari_attention_unet.engine.run import Course
-from napari_attention_unet.frame import Frame
-from napari_attention_unet.model import Model
-from napari_attention_unet.prediction import GateMap, Prediction
-from napari_attention_unet.settings import Settings
-from napari_attention_unet.volume import Volume
+from napari_attention_unet.job import Job
+from napari_attention_unet.prediction import GateMap
 
 
 def provenance_of(
-    model: Model,
-    settings: Settings,
-    volume: Volume,
-    frame: Frame,
-    course: Course,
-    gates: Sequence[GateMap],
-    seconds: Mapping[str, float],
+    job: Job, course: Course, gates: Sequence[GateMap], seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """What made a prediction: all that is needed to make it again.
 
     Parameters
     ----------
-    model, settings, volume, frame
-        Of the run.
+    job : Job
+        What was asked for.
     course : Course
         How it was run in the end.
     gates : sequence of GateMap
@@ -46,6 +38,7 @@ def provenance_of(
     dict
         Plain JSON types.
     """
+    model, settings, volume, frame = job.model, job.settings, job.volume, job.frame
     card, plan, device = model.card, course.plan, str(course.program.device)
     labels = {known.name: known.label for known in devices()}
     size = [volume.spacing[a] * r for a, r in zip(frame.axes, frame.ratio, strict=True)]
@@ -55,7 +48,7 @@ def provenance_of(
         "architecture": card.architecture,
         "assumptions": list(card.assumptions),
         "options": settings.as_json(),
-        "normalization": asdict(card.normalization),
+        "normalization": asdict(job.normalization),
         "device": device,
         "device_label": labels.get(device, device),
         "precision": str(course.program.dtype).removeprefix("torch."),
@@ -84,31 +77,55 @@ def provenance_of(
             }
             for gate in gates
         ],
-        "versions": {name: version(name) for name in ("napari-attention-unet", "numpy")}
-        | {"torch": str(torch.__version__)}  # with its build, such as +cu130
-        | {"python": platform.python_version()},
+        "versions": _versions(),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
 
 
-def write_group(group: Any, prediction: Prediction) -> None:
-    """Write a prediction into a zarr group.
+def fingerprint_of(job: Job, course: Course, voxels: str) -> dict[str, Any]:
+    """All that the values of a run depend on, so that an equal run can go on with them.
 
-    Arrays ``mask``, ``probabilities`` and ``logits`` where they exist, and ``gates/<name>`` with
-    ``scale`` and ``translate`` in their attributes; the provenance is the group's attribute
-    ``attention_unet``, written last.
+    Parameters
+    ----------
+    job : Job
+        What is asked for.
+    course : Course
+        How it will be run; memory and the way of running do not matter where that is exact.
+    voxels : str
+        Digest of the volume's voxels.
+
+    Returns
+    -------
+    dict
+        Plain JSON types.
     """
-    arrays: dict[str, Any] = {"mask": prediction.mask}
-    for name in ("probabilities", "logits"):
-        array = getattr(prediction, name)
-        if array is not None:
-            arrays[name] = array
-    for name, array in arrays.items():
-        group.create_array(name, data=array, overwrite=True)
-    gates = group.require_group("gates")
-    for gate in prediction.gates:
-        attributes = {
-            "scale": list(gate.scale), "translate": list(gate.translate), "kind": gate.kind
-        }  # fmt: skip
-        gates.create_array(gate.name, data=gate.coefficients, overwrite=True, attributes=attributes)
-    group.attrs["attention_unet"] = prediction.provenance
+    options = job.settings.as_json()
+    for name in ("memory", "device", "plan"):
+        del options[name]
+    program, tiling = course.program, course.plan.tiling
+    blended = tiling is not None and not tiling.exact
+    forced = blake2b(digest_size=16)
+    for name, value in sorted(job.imposed.items()):
+        forced.update(name.encode() + value.numpy().tobytes())
+    network = blake2b(digest_size=16)
+    for node in job.model.graph.nodes.values():
+        network.update(repr((node.name, node.op, node.args, node.kwargs)).encode())
+    return {
+        "voxels": voxels,
+        "frame": repr(job.frame),
+        "model": job.model.sha256,
+        "network": network.hexdigest(),
+        "card": repr((job.model.card.padding_value, job.activation, job.model.classes)),
+        "normalization": asdict(job.normalization),
+        "options": options,
+        "forced": forced.hexdigest(),
+        "computed": [program.device.type, str(program.dtype).removeprefix("torch.")],
+        "tiles": list(tiling.largest) if blended and tiling is not None else None,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("napari-attention-unet", "numpy")}
+    torch_build = str(torch.__version__)  # such as 2.13.0+cu130
+    return {**found, "torch": torch_build, "python": platform.python_version()}

@@ -124,7 +124,9 @@ class Settings:
                     f"tile={self.tile} is not a size; give three numbers of voxels along z, y, x."
                 )
             if self.plan not in ("auto", "tiles"):
-                raise InputError(f"tile={tile} is a size of tiles, and plan='{self.plan}' has none.")
+                raise InputError(
+                    f"tile={tile} is a size of tiles, and plan='{self.plan}' has none."
+                )
             object.__setattr__(self, "tile", tile)
         flips = "".join(self.flips)
         if set(flips) - set("zyx") or len(set(flips)) < len(flips):

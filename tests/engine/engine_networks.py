@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from napari_attention_unet.engine.stream import TensorPlanes
+from napari_attention_unet.engine.tiles import run_tiles
 from napari_attention_unet.models.attention_unet_3d import AttentionUNet3D
 
 
@@ -125,3 +127,29 @@ def finished(steps):
             seen.append(next(steps))
         except StopIteration as end:
             return end.value, seen
+
+
+class Taken:
+    """Puts together what a run hands over, and holds it to the order of its planes."""
+
+    def __init__(self, program, extent):
+        self.program, self.extent = program, extent
+        names = (program.graph.output, *(gate.node for gate in program.graph.gates))
+        self.values = {n: torch.full(program.shape_at(n, extent), torch.nan) for n in names}
+        self.taken = dict.fromkeys(names, 0)
+
+    def __call__(self, name, start, values):
+        assert values.dtype == torch.float32
+        assert start[1:] == (0, 0)
+        stop = start[0] + values.shape[2]
+        assert start[0] <= self.taken[name], "planes are missing"
+        fresh = max(0, self.taken[name] - start[0])
+        self.values[name][:, :, start[0] + fresh : stop] = values[:, :, fresh:]
+        self.taken[name] = max(stop, self.taken[name])
+
+
+def in_tiles(program, x, tiling, imposed=None, start=0):
+    """Results of `run_tiles`, and all that it yielded."""
+    taken = Taken(program, tuple(x.shape[2:]))
+    _, seen = finished(run_tiles(program, TensorPlanes(x), tiling, taken, imposed, start))
+    return taken.values, seen

@@ -8,6 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from napari_attention_unet.engine import whole
+from napari_attention_unet.engine.stream import TensorPlanes
 from napari_attention_unet.engine.tiles import run_tiles
 from napari_attention_unet.engine.tiling import Tiling, blended_cuts
 from napari_attention_unet.engine.whole import run_whole
@@ -81,12 +82,14 @@ def test_tiles_are_moved_one_by_one(blog_net, monkeypatch):
     lines = (blended_cuts(n, 8, 4) for n in (16, 8, 8))
     with FakeTensorMode(allow_non_fake_inputs=True), MovesBetweenDevices():
         program = lower(blog_net.graph, GPU, torch.float16)
-        steps = run_tiles(program, torch.empty(1, 1, 16, 8, 8), Tiling(tuple(lines), False))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                results = end.value
-                break
-        assert all(value.device.type == "cpu" for value in results.values())
+        planes = TensorPlanes(torch.empty(1, 1, 16, 8, 8))
+        handed = []
+
+        def sink(name, start, values):
+            assert values.device.type == "cpu"
+            handed.append(name)
+
+        for _ in run_tiles(program, planes, Tiling(tuple(lines), False), sink):
+            pass
+        assert len(set(handed)) == 3
     assert placed == [GPU] * 3

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from engine_networks import in_tiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_attention_unet.engine import plan as plans
 from napari_attention_unet.engine.device import GIB
 from napari_attention_unet.engine.plan import make_plan, memory_budget
-from napari_attention_unet.engine.tiles import run_tiles
 from napari_attention_unet.engine.whole import run_whole
 from napari_attention_unet.errors import InputError, MemoryBudgetError
 from napari_attention_unet.graph.lower import finished
@@ -33,12 +35,12 @@ def test_tiles_fit_the_budget(blog_net, cells, share):
     needs = make_plan(blog_net.program, extent, 1 << 50).memory
     budget = int(needs * share)
     smallest = make_plan(blog_net.program, (4, 4, 4), 1 << 50).memory
-    held = 4 * (1 + 3 + 1 + 1 / 8) * extent[0] * extent[1] * extent[2]
-    if budget < held + smallest:
+    rows = 4 * 4 * (1 + 2 * (3 + 1 + 1 / 8)) * extent[1] * extent[2]
+    if budget < rows + smallest:
         with pytest.raises(MemoryBudgetError, match="Even in the smallest tiles"):
-            make_plan(blog_net.program, extent, budget)
+            make_plan(blog_net.program, extent, budget, "tiles")
         return
-    plan = make_plan(blog_net.program, extent, budget)
+    plan = make_plan(blog_net.program, extent, budget, "tiles")
     assert plan.kind == "tiles"
     assert plan.memory <= budget
     tiling = plan.tiling
@@ -58,13 +60,13 @@ def test_tiles_fit_the_budget(blog_net, cells, share):
 def test_exact_tiles_where_the_reach_allows(blog_net):
     long = (4 * 240, 8, 8)
     needs = make_plan(blog_net.program, long, 1 << 50).memory
-    plan = make_plan(blog_net.program, long, needs // 2)
+    plan = make_plan(blog_net.program, long, needs // 2, "tiles")
     assert plan.tiling.exact
     assert "exact margins" in plan.reason
     assert len(plan.tiling.axes[1]) == len(plan.tiling.axes[2]) == 1
     short = (24, 24, 24)
     needs = make_plan(blog_net.program, short, 1 << 50).memory
-    plan = make_plan(blog_net.program, short, needs // 2)
+    plan = make_plan(blog_net.program, short, needs // 2, "tiles")
     assert not plan.tiling.exact
     assert "blended, an approximation" in plan.reason
 
@@ -94,22 +96,90 @@ def test_a_plan_runs_as_it_says(blog_net):
     extent = tuple(x.shape[2:])
     plan = make_plan(blog_net.program, extent, 1 << 50, "tiles")
     assert plan.tiling.exact
-    result = finished(run_tiles(blog_net.program, x, plan.tiling))
+    result, _ = in_tiles(blog_net.program, x, plan.tiling)
     whole = finished(run_whole(blog_net.program, x))
     for name, value in whole.items():
         torch.testing.assert_close(result[name], value, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("wish", ["stream", "fast"])
-def test_unknown_plans_say_what_works(blog_net, wish):
-    with pytest.raises(InputError, match=r"'auto', 'whole', (or )?'tiles'"):
-        make_plan(blog_net.program, (8, 8, 8), GIB, wish)
+def test_unknown_plans_say_what_works(blog_net):
+    with pytest.raises(InputError, match=r"'auto', 'whole', 'stream', 'tiles'"):
+        make_plan(blog_net.program, (8, 8, 8), GIB, "fast")
+
+
+@pytest.fixture(scope="module")
+def deep_plans(blog_net):
+    """Whole and stream of a volume that is deep enough for streaming to need far less."""
+    extent = (4 * 200, 32, 32)
+    return (
+        extent,
+        make_plan(blog_net.program, extent, 1 << 50, "whole"),
+        make_plan(blog_net.program, extent, 1 << 50, "stream"),
+    )
+
+
+def test_streaming_needs_less_and_is_taken_where_the_whole_does_not_fit(blog_net, deep_plans):
+    extent, whole, stream = deep_plans
+    assert stream.kind == "stream"
+    assert stream.memory < whole.memory / 2
+    assert "plane by plane, exact" in stream.reason
+    automatic = make_plan(blog_net.program, extent, whole.memory - 1)
+    assert automatic.kind == "stream"
+    assert automatic.work == whole.work
+    assert automatic.reason.startswith("the whole volume needs")
+
+
+def test_too_little_for_streaming_leads_to_parts_of_the_plane_or_tiles(blog_net):
+    wide = (64, 4 * 150, 32)
+    one = make_plan(blog_net.program, wide, 1 << 50, "stream")
+    assert one.stream.parts == 1
+    budget = one.memory
+    while (plan := make_plan(blog_net.program, wide, budget)).stream is not None:
+        if plan.stream.parts > 1:
+            break
+        budget = budget * 3 // 4
+    assert plan.memory <= budget
+    assert plan.kind == "tiles" or "parts of the plane" in plan.reason
+
+
+def test_an_operator_that_cannot_be_streamed_is_named(blog_net, monkeypatch):
+    monkeypatch.setattr(plans, "streamable", lambda program: ("roll", "flip"))
+    with pytest.raises(InputError, match=r"cannot be streamed because of roll, flip; use"):
+        make_plan(blog_net.program, (96, 8, 8), 1 << 50, "stream")
+    needs = make_plan(blog_net.program, (96, 8, 8), 1 << 50).memory
+    plan = make_plan(blog_net.program, (96, 8, 8), needs * 2 // 3)
+    assert plan.kind == "tiles"
+    assert "it cannot be streamed because of roll, flip" in plan.reason
+
+
+def test_what_a_run_holds_anyway_counts(blog_net):
+    extent = (96, 8, 8)
+    needs = make_plan(blog_net.program, extent, 1 << 50).memory
+    assert make_plan(blog_net.program, extent, needs).kind == "whole"
+    less = make_plan(blog_net.program, extent, needs, held=needs // 4)
+    assert less.kind != "whole"
+    assert needs // 4 < less.memory <= needs
+
+
+def test_tiles_of_a_size(blog_net):
+    plan = make_plan(blog_net.program, (40, 32, 24), 1 << 50, tile=(16, 16, 32))
+    assert plan.kind == "tiles"
+    assert plan.tiling.largest == (16, 16, 24)
+    assert not plan.tiling.exact
+    for cuts in plan.tiling.axes[:2]:
+        steps = [b.start - a.start for a, b in itertools.pairwise(cuts)]
+        assert max(steps) - min(steps) <= 4
+    with pytest.raises(InputError, match=r"takes multiples of 4×4×4, such as 16×20×32"):
+        make_plan(blog_net.program, (40, 32, 24), 1 << 50, tile=(16, 17, 32))
 
 
 def test_imposed_gates_need_less(blog_net):
     extent = (32, 32, 32)
     full = make_plan(blog_net.program, extent, 1 << 50)
-    gates = [gate.node for gate in blog_net.graph.gates]
+    gates = {
+        gate.node: torch.ones(blog_net.graph.shape_at(gate.node, extent))
+        for gate in blog_net.graph.gates
+    }
     assert make_plan(blog_net.program, extent, 1 << 50, imposed=gates).work < full.work
 
 

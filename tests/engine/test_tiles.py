@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
-from engine_networks import finished
+from engine_networks import Taken, finished, in_tiles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_attention_unet.engine import tiles
-from napari_attention_unet.engine.tiles import gaussian, run_tiles
+from napari_attention_unet.engine.stream import TensorPlanes
+from napari_attention_unet.engine.tiles import gaussian
 from napari_attention_unet.engine.tiling import Reach, Tiling, blended_cuts, exact_cuts
 from napari_attention_unet.engine.whole import run_whole
 from napari_attention_unet.errors import MemoryBudgetError
@@ -36,7 +37,7 @@ def test_exact_tiles_equal_the_whole(name, request, cells, data):
     parts = data.draw(st.tuples(*[st.integers(1, min(3, n)) for n in cells]))
     tiling = exact_tiling(network, extent, parts)
     assert tiling.count == parts[0] * parts[1] * parts[2]
-    result, _ = finished(run_tiles(network.program, x, tiling))
+    result, _ = in_tiles(network.program, x, tiling)
     whole, _ = finished(run_whole(network.program, x))
     assert result.keys() == whole.keys()
     for key, value in whole.items():
@@ -56,9 +57,7 @@ def test_a_margin_too_small_would_show(blog_net):
         middle.keep_stop,
     )
     assert less.start > middle.start
-    result, _ = finished(
-        run_tiles(blog_net.program, x, Tiling(((first, less, last), *tiling.axes[1:]), True))
-    )
+    result, _ = in_tiles(blog_net.program, x, Tiling(((first, less, last), *tiling.axes[1:]), True))
     whole, _ = finished(run_whole(blog_net.program, x))
     output = blog_net.graph.output
     assert (result[output] - whole[output]).abs().max() > 1e-5
@@ -146,7 +145,7 @@ def test_blending_gives_back_what_every_tile_agrees_on(blog_net, monkeypatch):
         return result
 
     monkeypatch.setattr(tiles, "run_whole", pretend)
-    result, _ = finished(run_tiles(blog_net.program, marks, tiling))
+    result, _ = in_tiles(blog_net.program, marks, tiling)
     for name, value in truth.items():
         torch.testing.assert_close(result[name], value, rtol=1e-5, atol=1e-6)
 
@@ -154,20 +153,18 @@ def test_blending_gives_back_what_every_tile_agrees_on(blog_net, monkeypatch):
 def test_blended_tiles_are_near_the_whole(blog_net):
     x = blog_net.input((8, 6, 6))
     whole, _ = finished(run_whole(blog_net.program, x))
-    result, steps = finished(
-        run_tiles(blog_net.program, x, blended(blog_net, (32, 24, 24), (24, 24, 24)))
-    )
+    result, steps = in_tiles(blog_net.program, x, blended(blog_net, (32, 24, 24), (24, 24, 24)))
     for name, value in whole.items():
         error = (result[name] - value).abs()
         assert error.mean() < 0.1 * value.std()
         assert error[:, :, 0].mean() < 0.01 * value.std()  # one tile alone, and at a true end
-    assert {step.message.split(":")[0] for step in steps} == {"tile 1 of 2", "tile 2 of 2"}
+    assert {step.message.split(":")[0] for step in steps if step.message} == {"tile 1 of 2", "tile 2 of 2"}
 
 
 def test_one_blended_tile_is_the_whole(network):
     x = network.input((2, 2, 3))
     extent = tuple(x.shape[2:])
-    result, _ = finished(run_tiles(network.program, x, blended(network, extent, extent)))
+    result, _ = in_tiles(network.program, x, blended(network, extent, extent))
     whole, _ = finished(run_whole(network.program, x))
     for name, value in whole.items():
         torch.testing.assert_close(result[name], value, rtol=1e-5, atol=1e-6)
@@ -188,7 +185,7 @@ def test_imposed_gates_in_tiles(blog_net):
     imposed = {gate: torch.rand(shape)}
     imposed[gate][:, :, 4:9] = float("nan")
     tiling = exact_tiling(blog_net, tuple(x.shape[2:]), (2, 2, 1))
-    result, _ = finished(run_tiles(blog_net.program, x, tiling, imposed))
+    result, _ = in_tiles(blog_net.program, x, tiling, imposed)
     whole, _ = finished(run_whole(blog_net.program, x, imposed))
     for name, value in whole.items():
         torch.testing.assert_close(result[name], value, rtol=1e-5, atol=1e-5)
@@ -207,7 +204,7 @@ def test_an_exact_tile_that_does_not_fit_is_halved(blog_net, monkeypatch):
 
     monkeypatch.setattr(tiles, "run_whole", small_memory)
     assert tiling.largest[0] > 72
-    result, steps = finished(run_tiles(blog_net.program, x, tiling))
+    result, steps = in_tiles(blog_net.program, x, tiling)
     assert any("going on with smaller tiles" in step.message for step in steps)
     assert len(sizes) > 2
     whole, _ = finished(run_whole(blog_net.program, x))
@@ -223,4 +220,47 @@ def test_a_blended_tile_that_does_not_fit_is_an_error(blog_net, monkeypatch):
     monkeypatch.setattr(tiles, "run_whole", no_memory)
     x = blog_net.input((4, 2, 2))
     with pytest.raises(MemoryBudgetError, match="too large"):
-        finished(run_tiles(blog_net.program, x, blended(blog_net, (16, 8, 8), (8, 8, 8))))
+        in_tiles(blog_net.program, x, blended(blog_net, (16, 8, 8), (8, 8, 8)))
+
+
+@few
+@given(cells=st.tuples(*[st.integers(2, 6)] * 3), data=st.data())
+def test_rows_of_tiles_before_a_plane_are_left_out(blog_net, cells, data):
+    """What is handed over from that plane on is the same, for exact tiles and blended ones."""
+    x = blog_net.input(cells)
+    extent = tuple(x.shape[2:])
+    if data.draw(st.booleans()):
+        tiling = exact_tiling(blog_net, extent, (cells[0] // 2, 1, 1))
+    else:
+        tiling = blended(blog_net, extent, (8, 8, 8))
+    start = 4 * data.draw(st.integers(0, cells[0] - 1))
+    truth, all_steps = in_tiles(blog_net.program, x, tiling)
+    taken = Taken(blog_net.program, extent)
+    for name, value in taken.values.items():
+        taken.taken[name] = start * value.shape[2] // extent[0]
+    _, steps = finished(
+        tiles.run_tiles(blog_net.program, TensorPlanes(x), tiling, taken, None, start)
+    )
+    for name, value in truth.items():
+        first = start * value.shape[2] // extent[0]
+        assert torch.equal(taken.values[name][:, :, first:], value[:, :, first:])
+    work, everything = (sum(step.work for step in each) for each in (steps, all_steps))
+    assert work <= everything * (1 + 1e-9)
+    if start >= 8 and len(tiling.axes[0]) > 2:
+        assert work < everything
+
+
+def test_no_more_than_rows_of_tiles_is_held(blog_net, monkeypatch):
+    x = blog_net.input((24, 4, 4))
+    tiling = exact_tiling(blog_net, tuple(x.shape[2:]), (8, 1, 1))
+    held = []
+    real = tiles._Merged.hand_over
+
+    def weighed(self, following):
+        held.append(sum(values.shape[2] for _, values in self.held.values()))
+        real(self, following)
+
+    monkeypatch.setattr(tiles._Merged, "hand_over", weighed)
+    in_tiles(blog_net.program, x, tiling)
+    assert len(held) == 8
+    assert max(held) == 12 + 12 + 6  # planes of the output, att1 and att2

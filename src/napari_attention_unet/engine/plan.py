@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import lcm, prod
 
 import torch
+from torch import Tensor
 
 from napari_attention_unet.engine.device import GIB, free_memory
-from napari_attention_unet.engine.tiling import Cut, Reach, Tiling, blended_cuts, exact_cuts
+from napari_attention_unet.engine.stream_plan import (
+    StreamPlan,
+    plan_stream,
+    results_of,
+    streamable,
+)
+from napari_attention_unet.engine.tiling import (
+    Cut,
+    Reach,
+    Tiling,
+    blended_cuts,
+    exact_cuts,
+    samples_per_voxel,
+)
 from napari_attention_unet.errors import InputError, MemoryBudgetError
 from napari_attention_unet.graph.lower import Program
 from napari_attention_unet.graph.operations import Operation
 from napari_attention_unet.volume import Shape3
 
 #: Ways of running that can be asked for.
-PLANS = ("auto", "whole", "tiles")
+PLANS = ("auto", "whole", "stream", "tiles")
 #: Share of the free memory that a run may take without being asked.
 _SHARE = 0.8
 #: Beyond the tensors themselves: slabs in the making, kernels' own buffers.
@@ -34,13 +48,15 @@ class Plan:
     Attributes
     ----------
     kind : str
-        ``"whole"`` or ``"tiles"``.
+        ``"whole"``, ``"stream"`` or ``"tiles"``.
     reason : str
         Why, for the person at the screen.
     memory : int
         Bytes that the run will take at most on its device, estimated.
     work : float
         Of all its operations, in the unit of `Operation.work`.
+    stream : StreamPlan or None
+        For streaming.
     tiling : Tiling or None
         For tiles.
     """
@@ -49,6 +65,7 @@ class Plan:
     reason: str
     memory: int
     work: float
+    stream: StreamPlan | None = None
     tiling: Tiling | None = None
 
 
@@ -65,11 +82,6 @@ def check_wish(wish: str) -> None:
     InputError
         The message names those there are.
     """
-    if wish == "stream":
-        raise InputError(
-            "plan='stream' is not available yet; use 'auto', 'whole', or 'tiles', which is exact "
-            "as well where the network's reach allows it."
-        )
     if wish not in PLANS:
         raise InputError(f"plan='{wish}' is not known; use {', '.join(map(repr, PLANS))}.")
 
@@ -79,7 +91,10 @@ def make_plan(
     extent: Shape3,
     budget: int,
     wish: str = "auto",
-    imposed: Collection[str] = (),
+    imposed: Mapping[str, Tensor] | None = None,
+    *,
+    held: int = 0,
+    tile: Shape3 | None = None,
 ) -> Plan:
     """Decide how a volume will be run.
 
@@ -92,46 +107,76 @@ def make_plan(
     budget : int
         Bytes that may be taken on the program's device.
     wish : str
-        ``"auto"`` (whole where it fits, otherwise tiles), ``"whole"`` or ``"tiles"``.
-    imposed : collection of str
-        Values that will be given instead of computed.
+        ``"auto"`` (whole where it fits, otherwise stream, otherwise tiles), or one of these.
+    imposed : dict of str to Tensor, optional
+        Values that will be given instead of computed, where they are not NaN.
+    held : int
+        Bytes of the budget that the run takes however it is run.
+    tile : tuple of int, optional
+        Size of blended tiles; the plan is tiles then.
 
     Raises
     ------
     InputError
-        If the wish is not one of these.
+        If the wish is not one of these, or the network cannot be run so.
     MemoryBudgetError
         If no way fits.
     """
     check_wish(wish)
-    planner = _Planner(program, extent, imposed)
-    needs = planner.memory(extent)
-    fits = f"the whole volume needs {_gib(needs)}, {_gib(budget)} may be used"
-    if needs <= budget and wish != "tiles":
-        return Plan("whole", fits, needs, planner.work(extent))
+    planner = _Planner(program, extent, imposed or {}, budget, held)
+    if program.graph.fixed:
+        return planner.one_size(wish, tile)
+    if tile is not None:
+        return planner.tiles("as asked for", planner.sized(tile))
     if wish == "whole":
-        raise MemoryBudgetError(
-            f"{fits[0].upper()}{fits[1:]}; use plan='auto' or 'tiles', allow more memory, or pass "
-            "a smaller region."
-        )
-    if wish == "auto":
-        return planner.tiles(budget, fits)
-    if needs <= budget:  # tiles smaller than would fit, or it would be a single one
+        return planner.whole(strictly=True)
+    if wish == "stream":
+        return planner.stream("as asked for")
+    if wish == "tiles":
+        return planner.smaller_tiles()
+    why = planner.misfit
+    if not why:
+        return planner.whole()
+    if not planner.obstacles:
         with suppress(MemoryBudgetError):
-            return planner.tiles(planner.held + needs // 2, "as asked for")
-    return planner.tiles(budget, "as asked for")
+            return planner.stream(why)
+    else:
+        why += f"; it cannot be streamed because of {', '.join(planner.obstacles)}"
+    return planner.tiles(why)
 
 
 class _Planner:
-    def __init__(self, program: Program, extent: Shape3, imposed: Collection[str]) -> None:
+    def __init__(
+        self,
+        program: Program,
+        extent: Shape3,
+        imposed: Mapping[str, Tensor],
+        budget: int,
+        held: int,
+    ) -> None:
         self.program, self.extent = program, extent
-        self.wanted = {program.graph.output, *(g.node for g in program.graph.gates)}
-        self.operations = program.needed(self.wanted, imposed)
+        self.budget, self.held = budget, held
+        self.room = budget - held
+        self.given = [name for name, value in imposed.items() if not value.isnan().any()]
+        self.wanted = results_of(program)
+        self.operations = program.needed(self.wanted, self.given)
+        self.obstacles = streamable(program)
         self.reach = Reach(program, self.operations)
-        # tiles are cut of the input and merged in the results: both stay in the host's memory
-        both = (program.graph.input, *self.wanted)
+        self.needs = self.memory(extent)
         on_host = program.device.type == "cpu"
-        self.held = sum(4 * prod(program.shape_at(n, extent)) for n in both) if on_host else 0
+        # a row of tiles is read and merged in the host's memory
+        self.merged = (program.graph.input, *self.wanted) if on_host else ()
+
+    @property
+    def misfit(self) -> str:
+        """Why the volume cannot be run as a whole; empty if it can."""
+        return "" if self.needs <= self.room else self.fits
+
+    @property
+    def fits(self) -> str:
+        """What is needed and what there is."""
+        needs = _gib(self.needs + self.held)
+        return f"the whole volume needs {needs}, {_gib(self.budget)} may be used"
 
     def memory(self, extent: Shape3) -> int:
         """Bytes of all values that are alive at once at worst."""
@@ -145,20 +190,86 @@ class _Planner:
             for op in self.operations
         )
 
-    def tiles(self, budget: int, why: str) -> Plan:
-        """Exact tiles where they are worth it, blended ones otherwise."""
-        room = budget - self.held
-        blended = self._blended(room)
-        exact = self._exact(room) if self.reach.bounded else None
-        if exact is not None and (blended is None or exact.voxels <= _WORTH * blended.voxels):
-            chosen = exact
-        elif blended is not None:
-            chosen = blended
-        else:
-            least = self.held + self.memory(self.program.graph.stride)
+    def whole(self, *, strictly: bool = False) -> Plan:
+        """All at once."""
+        if strictly and self.misfit:
             raise MemoryBudgetError(
-                f"Even in the smallest tiles this run needs {_gib(least)}, and {_gib(budget)} may "
-                "be used. Close other programs, allow more memory, or pass a smaller region."
+                f"{self.fits[0].upper()}{self.fits[1:]}; use plan='auto', 'stream' or 'tiles', "
+                "allow more memory, or pass a smaller region."
+            )
+        return Plan("whole", self.fits, self.needs + self.held, self.work(self.extent))
+
+    def stream(self, why: str) -> Plan:
+        """Plane by plane, exactly."""
+        if self.obstacles:
+            raise InputError(
+                f"This network cannot be streamed because of {', '.join(self.obstacles)}; use "
+                "plan='auto', 'whole' or 'tiles'."
+            )
+        stream = plan_stream(self.program, self.extent, self.room, self.given)
+        pieces = f"in {stream.parts} parts of the plane" if stream.parts > 1 else "plane by plane"
+        memory = stream.memory + self.held
+        reason = f"{why}: {pieces}, exact, in {_gib(memory)}"
+        return Plan("stream", reason, memory, stream.work, stream=stream)
+
+    def one_size(self, wish: str, tile: Shape3 | None) -> Plan:
+        """For a network that takes inputs of one size."""
+        only = self.program.graph.stride
+        size = "×".join(map(str, only))
+        if wish == "stream" or tile not in (None, only):
+            raise InputError(
+                f"This network takes {size} voxels and no other size: use plan='auto' or 'tiles'."
+            )
+        if self.extent == only and wish != "tiles":
+            return self.whole(strictly=True)
+        if wish == "whole":
+            raise InputError(
+                f"This network takes {size} voxels, and the volume is larger: use plan='tiles'."
+            )
+        return self.tiles(f"the network takes {size} voxels alone", self._tiling_of(only))
+
+    def smaller_tiles(self) -> Plan:
+        """Tiles that were asked for: smaller than would fit, or it would be a single one."""
+        if not self.misfit:
+            room, self.room = self.room, self.needs // 2
+            with suppress(MemoryBudgetError):
+                return self.tiles("as asked for")
+            self.room = room
+        return self.tiles("as asked for")
+
+    def sized(self, tile: Shape3) -> Tiling:
+        """Blended tiles of a size that was asked for."""
+        stride = self.program.graph.stride
+        if any(n % s for n, s in zip(tile, stride, strict=True)):
+            near = "×".join(str(-(-n // s) * s) for n, s in zip(tile, stride, strict=True))
+            raise InputError(
+                f"tile={tile}: this network takes multiples of {'×'.join(map(str, stride))}, such "
+                f"as {near}."
+            )
+        return self._tiling_of(tile)
+
+    def tiles(self, why: str, chosen: Tiling | None = None) -> Plan:
+        """Exact tiles where they are worth it, blended ones otherwise."""
+        if chosen is None:
+            blended = self._blended()
+            exact = self._exact() if self.reach.bounded else None
+            worth = exact is not None and (
+                blended is None or exact.voxels <= _WORTH * blended.voxels
+            )
+            chosen = exact if worth else blended
+        elif self._tile_memory(chosen) > self.room:
+            least = self.held + self._tile_memory(chosen)
+            raise MemoryBudgetError(
+                f"In tiles of that size this run needs {_gib(least)}, and {_gib(self.budget)} may "
+                "be used. Close other programs, or allow more memory."
+            )
+        if chosen is None:
+            stride = self.program.graph.stride
+            least = self.held + self._tile_memory(self._tiling_of(stride))
+            raise MemoryBudgetError(
+                f"Even in the smallest tiles this run needs {_gib(least)}, and "
+                f"{_gib(self.budget)} may be used. Close other programs, allow more memory, or "
+                "pass a smaller region."
             )
         work = chosen.voxels / prod(self.extent)
         size = "×".join(str(n) for n in chosen.largest)
@@ -168,10 +279,20 @@ class _Planner:
             culprits = ", ".join(self.program.unknown) or "its statistics or resampling"
             reason += f"; the network looks at the whole volume ({culprits})"
         total = self.work(self.extent) * work
-        memory = self.held + self.memory(chosen.largest)
-        return Plan("tiles", reason, memory, total, chosen)
+        memory = self.held + self._tile_memory(chosen)
+        return Plan("tiles", reason, memory, total, tiling=chosen)
 
-    def _exact(self, budget: int) -> Tiling | None:
+    def _tile_memory(self, tiling: Tiling) -> int:
+        """Bytes of the largest tile, and of the rows of tiles that are held."""
+        row = (tiling.largest[0], *self.extent[1:])
+        # the input once; results of this row, and those of the row before as they are handed over
+        rows = sum(
+            4 * prod(self.program.shape_at(name, row)) * (1 if index == 0 else 2)
+            for index, name in enumerate(self.merged)
+        )
+        return rows + self.memory(tiling.largest)
+
+    def _exact(self) -> Tiling | None:
         """The exact tiling of least work that fits."""
         cells = [n // s for n, s in zip(self.extent, self.program.graph.stride, strict=True)]
         options: list[list[tuple[Cut, ...]]] = [
@@ -179,24 +300,39 @@ class _Planner:
             for axis in range(3)
         ]
         tilings = [Tiling((z, y, x), exact=True) for z, y, x in product(*options)]
-        a_voxel = self.memory(self.extent) / prod(self.extent)
+        a_voxel = self.needs / prod(self.extent)
         for tiling in sorted(tilings, key=lambda t: (t.voxels, t.count)):
             # the estimate by volume spares most of the slow exact ones
-            near = a_voxel * prod(tiling.largest) < 1.5 * budget
-            if near and self.memory(tiling.largest) <= budget:
+            near = a_voxel * prod(tiling.largest) < 1.5 * self.room
+            if near and self._tile_memory(tiling) <= self.room:
                 return tiling
         return None
 
-    def _blended(self, budget: int) -> Tiling | None:
+    def _blended(self) -> Tiling | None:
         """The largest tiles that fit, as near to cubes as the volume allows."""
         stride = self.program.graph.stride
         lengths = list(self.extent)
-        while self.memory((lengths[0], lengths[1], lengths[2])) > budget:
+        while self._tile_memory(tiling := self._tiling_of(lengths)) > self.room:
             axis = max(range(3), key=lambda k: (lengths[k] > stride[k], lengths[k]))
             if lengths[axis] <= stride[axis]:
                 return None
             cells = lengths[axis] // stride[axis]
             lengths[axis] = max(1, cells * 3 // 4) * stride[axis]
+        return tiling
+
+    def _step(self) -> Shape3:
+        """Multiples at which tiles start: every grid lies in a tile as in the whole."""
+        if not self.program.graph.fixed:
+            return self.program.graph.stride
+        z, y, x = (
+            lcm(*(samples_per_voxel(self.program, name, axis).denominator for name in self.wanted))
+            for axis in range(3)
+        )
+        return z, y, x
+
+    def _tiling_of(self, lengths: Sequence[int]) -> Tiling:
+        """Blended tiles of one size."""
+        stride = self._step()
         z, y, x = (
             blended_cuts(n, length, s)
             for n, length, s in zip(self.extent, lengths, stride, strict=True)

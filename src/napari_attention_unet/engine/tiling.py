@@ -98,7 +98,9 @@ class Reach:
         shifts = [
             op.local and not (isinstance(op, Resize) and not op.shifts) for op in self.operations
         ]
-        return all(shifts) and all(
+        if self.program.graph.fixed or not all(shifts):
+            return False
+        return all(
             samples_per_voxel(self.program, name, axis) for name in self.wanted for axis in range(3)
         )
 

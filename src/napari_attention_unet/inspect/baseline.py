@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import perf_counter
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from napari_attention_unet.engine.device import GIB
@@ -20,20 +18,18 @@ from napari_attention_unet.engine.plan import Plan, make_plan, memory_budget
 from napari_attention_unet.engine.recompute import Kept, run_again, run_keeping, worth_keeping
 from napari_attention_unet.engine.run import Course
 from napari_attention_unet.engine.whole import Progress
-from napari_attention_unet.errors import MemoryBudgetError
-from napari_attention_unet.graph.geometry import grid_of
-from napari_attention_unet.graph.graph import Gate
+from napari_attention_unet.errors import MemoryBudgetError, NotFiniteError
 from napari_attention_unet.graph.lower import Program
 from napari_attention_unet.graph.operations import Operation
+from napari_attention_unet.job import Job, job_for
 from napari_attention_unet.model import Model
-from napari_attention_unet.postprocess import answer, largest_component
-from napari_attention_unet.predict import Job, job_for, predict_steps
-from napari_attention_unet.prediction import GateMap, Prediction, Step
+from napari_attention_unet.predict import predict_steps
+from napari_attention_unet.prediction import Prediction, Step
 from napari_attention_unet.preprocess import prepare
-from napari_attention_unet.provenance import provenance_of
 from napari_attention_unet.settings import Settings
 from napari_attention_unet.volume import Shape3
 
+from .network import prediction_of
 from .steps import predicted
 
 T = TypeVar("T")
@@ -117,14 +113,14 @@ def baseline_steps(
     if names is not None:
         try:
             kept = yield from _keep(job, program, names)
+            prediction = yield from _say(job, kept, kept.results)
         except MemoryBudgetError:
             reason = "memory ran out"
-        else:
-            if kept is not None:
-                prediction = yield from _say(job, kept, kept.results)
-                note = f"What depends on a gate is computed anew; {_size(kept.bytes)} are held."
-                return Baseline(model, volume, chosen, prediction, kept, note)
+        except NotFiniteError:
             reason = f"{str(job.dtype).removeprefix('torch.')} overflowed in this network"
+        else:
+            note = f"What depends on a gate is computed anew; {_size(kept.bytes)} are held."
+            return Baseline(model, volume, chosen, prediction, kept, note)
     prediction = yield from predicted(predict_steps(model, volume, chosen))
     note = f"Every change is a run of its own: {reason}."
     return Baseline(model, volume, chosen, prediction, None, note)
@@ -154,10 +150,9 @@ def changed_steps(
         work = _work(kept.program, kept.operations(job.imposed), kept.extent)
         try:
             results = yield from _followed(run_again(kept, job.imposed), work, 0.0)
-            if _sound(kept, results):
-                return (yield from _say(job, kept, results))
-        except MemoryBudgetError:
-            pass  # a run of its own knows how to do with less
+            return (yield from _say(job, kept, results))
+        except (MemoryBudgetError, NotFiniteError):
+            pass  # a run of its own knows how to do with less, and with more precision
     return (yield from predicted(predict_steps(baseline.model, baseline.volume, settings)))
 
 
@@ -175,13 +170,12 @@ def _what_to_keep(job: Job, program: Program, keep: float | None) -> tuple[list[
     return names, f"what it would need to hold is more than {_size(room)}"
 
 
-def _keep(job: Job, program: Program, names: list[str]) -> Generator[Step, None, Kept | None]:
-    """The base run; None where reduced precision overflowed."""
+def _keep(job: Job, program: Program, names: list[str]) -> Generator[Step, None, Kept]:
+    """The base run."""
     read = prepare(job.volume, job.frame, job.normalization, job.model.card.padding_value)
     x = yield from _shared(read, "Reading the volume", 0.0, _READING)
     work = _work(program, program.operations, job.frame.padded)
-    kept = yield from _followed(run_keeping(program, x, names), work, _READING)
-    return kept if _sound(kept, kept.results) else None
+    return (yield from _followed(run_keeping(program, x, names), work, _READING))
 
 
 def _work(program: Program, operations: Sequence[Operation], extent: Shape3) -> float:
@@ -192,43 +186,11 @@ def _work(program: Program, operations: Sequence[Operation], extent: Shape3) -> 
     )
 
 
-def _sound(kept: Kept, results: Mapping[str, Tensor]) -> bool:
-    """Whether the precision was enough."""
-    exact = kept.program.dtype == torch.float32
-    return exact or bool(results[kept.program.graph.output].isfinite().all())
-
-
 def _say(job: Job, kept: Kept, results: Mapping[str, Tensor]) -> Generator[Step, None, Prediction]:
     """The prediction of a network's results."""
-    began = perf_counter()
-    output = results[job.model.graph.output]
-    labelling = answer(output, job.frame, job.activation, job.settings, len(job.model.classes))
-    found = yield from _shared(labelling, "Labelling the voxels", 1 - _LABELLING, 1.0)
-    if job.settings.keep_largest:
-        found = replace(found, mask=largest_component(found.mask))
-    gates = tuple(_map(job, gate, results[gate.node]) for gate in job.model.gates)
+    yield Step(1 - _LABELLING, 1.0, "Labelling the voxels")
     plan = Plan("whole", "from values that were kept", kept.bytes, 0.0)
-    course = Course(kept.program, plan)
-    clock = {"labelling": perf_counter() - began}
-    return Prediction(
-        mask=found.mask,
-        gates=gates,
-        classes=job.model.classes,
-        volume=job.volume.without_data(),
-        probabilities=found.probabilities,
-        logits=found.logits,
-        provenance=provenance_of(
-            job.model, job.settings, job.volume, job.frame, course, gates, clock
-        ),
-    )
-
-
-def _map(job: Job, gate: Gate, values: Tensor) -> GateMap:
-    grid = grid_of(job.model.graph, gate.node, job.frame.padded)
-    placed, scale, translate = job.frame.place(values[0, 0].numpy(), grid.scale, grid.translate)
-    z, y, x = (grid.scale[job.frame.axes.index(axis)] for axis in range(3))
-    forced = gate.node in job.imposed
-    return GateMap(gate.name, placed, scale, translate, gate.kind, (z, y, x), forced)
+    return prediction_of(job, Course(kept.program, plan), results)
 
 
 def _shared(
