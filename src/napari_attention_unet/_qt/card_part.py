@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
@@ -95,12 +95,26 @@ class CardPart(Fold):
             widget.setVisible(here)
             heading.setVisible(here)
         self.save_button.setVisible(can_save)
+        self._set_tab_order()
 
     def say(self, text: str, role: str = "dim") -> None:
         """Say what became of a change; an empty text says nothing."""
         set_property(self.notice, "role", role)
         self.notice.setText(text)
         self.notice.setVisible(bool(text))
+
+    def _set_tab_order(self) -> None:
+        """From top to bottom, though rows are made later than buttons."""
+        stops = [
+            self.button,
+            *(row.control.native for row in self.options.rows),
+            *chain(*((row.colour, row.name) for row in self.classes.rows)),
+            self.save_button,
+            self.forget_button,
+            self.copy_button,
+        ]
+        for earlier, later in pairwise(stops):
+            QWidget.setTabOrder(earlier, later)
 
     def _copy(self) -> None:
         clipboard = QApplication.clipboard()

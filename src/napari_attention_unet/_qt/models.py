@@ -185,7 +185,7 @@ class ModelStore:
             said = self._of(name)
             others = {key: said[key] for key in ("classes", "trust") if key in said}
             said.clear()
-            said.update(others, **options)
+            said |= {**others, **options}
             return self._remember(self.get(name))
 
     def name_classes(self, name: str, classes: Sequence[ClassInfo]) -> str:
