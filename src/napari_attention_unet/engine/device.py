@@ -18,6 +18,8 @@ PRECISIONS = {
     "float16": torch.float16,
 }
 GIB = 1 << 30
+#: Versions of cuDNN, from and below, that torch does not trust with 3D convolutions in 16 bits.
+_BROKEN_CUDNN = (90800, 91500)
 
 
 @dataclass(frozen=True)
@@ -115,18 +117,69 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
         raise InputError(
             "float16 is not computed on the CPU; use 'float32', 'bfloat16' or 'auto' there."
         )
+    if dtype == torch.bfloat16 and device.type == "cuda" and _capability(device) < (8, 0):
+        raise InputError(
+            f"'{device}' does not compute bfloat16; use 'float16', 'float32' or 'auto' there."
+        )
     return dtype
 
 
 def _fast_type(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
-        major, _ = torch.cuda.get_device_capability(device)
-        if major >= 8:
+        if _capability(device) >= (8, 0):
             return torch.bfloat16
-        return torch.float16 if major == 7 else torch.float32
+        return torch.float16 if _capability(device) >= (7, 0) else torch.float32
     if device.type == "cpu" and cpu_has_bfloat16():
         return torch.bfloat16
+    # MPS has no transposed 3D convolution in 16 bits: mixed, there would be no gain
     return torch.float32
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def remarks(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """What keeps a device from its speed, a sentence each, for the notes of a run.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where it runs.
+    dtype : torch.dtype
+        In which it computes.
+    """
+    if device.type != "cuda" or dtype == torch.float32 or torch.version.hip is not None:
+        return []
+    name = str(dtype).removeprefix("torch.")
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if version is None:
+        return [f"This PyTorch has no cuDNN: convolutions in {name} are slow."]
+    if _BROKEN_CUDNN[0] <= version < _BROKEN_CUDNN[1] and not _uses_cudnn(device, dtype):
+        major, minor = version // 10000, version // 100 % 100
+        return [
+            f"PyTorch does not use cuDNN {major}.{minor} for 3D convolutions in {name}, which are "
+            "about four times slower for it. cuDNN 9.15 or later mends it "
+            "(pip install -U nvidia-cudnn-cu12, or -cu13)."
+        ]
+    return []
+
+
+def _uses_cudnn(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch sends a 3D convolution in our layout to cuDNN.
+
+    From 9.8 to 9.14 cuDNN is wrong for some of them in 16 bits, and torch (2.9 and later, see
+    ``use_cudnn`` in its Convolution.cpp, pytorch#166122) goes without; which ones changed from
+    version to version, so torch itself is asked.
+    """
+    ask = getattr(torch._C, "_select_conv_backend", None)
+    if ask is None:
+        return False
+    shape = (16, 16, 3, 3, 3)
+    weight = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last_3d)
+    one, none = [1, 1, 1], [0, 0, 0]
+    backend = ask(weight, weight, None, one, none, one, False, none, 1, None)
+    return "cudnn" in str(backend).lower()
 
 
 def cpu_has_bfloat16() -> bool:
@@ -146,7 +199,12 @@ def free_memory(device: torch.device) -> int:
         # what the allocator holds without using it is as good as free
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + idle
-    return int(psutil.virtual_memory().available)
+    available = int(psutil.virtual_memory().available)
+    if device.type == "mps":  # the GPU may not take all of the memory that it shares
+        most = torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        idle = torch.mps.driver_allocated_memory() - torch.mps.current_allocated_memory()
+        return max(0, min(available, most) + idle)
+    return available
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -163,14 +221,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 def computing(device: torch.device) -> Iterator[None]:
     """Settings for one piece of work; never to be held over a yield.
 
-    On CUDA, float32 means float32: torch would let cuDNN round to TF32.
+    On CUDA, float32 means float32, not TF32, in convolutions as in matrix products, and cuDNN
+    tries its algorithms once for each shape. Whatever was set before is set again.
     """
     with torch.inference_mode():
         if device.type != "cuda":
             yield
             return
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        cudnn: Any = torch.backends.cudnn
+        matmul = torch.backends.cuda.matmul
+        # not `cudnn.flags`: it fails where somebody has set a precision the new way
+        convolution: Any = cudnn.conv
+        before = cudnn.benchmark, convolution.fp32_precision, matmul.fp32_precision
+        try:
+            cudnn.benchmark = True
+            convolution.fp32_precision = matmul.fp32_precision = "ieee"
             yield
+        finally:
+            cudnn.benchmark, convolution.fp32_precision, matmul.fp32_precision = before
 
 
 def synchronise(device: torch.device) -> None:

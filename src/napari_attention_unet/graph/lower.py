@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from napari_attention_unet.graph.devices import computed_in, wants_bias
 from napari_attention_unet.graph.graph import Extent, Graph, Node, Ref, Size, substitute
 from napari_attention_unet.graph.operations import (
     Activation,
@@ -221,7 +222,10 @@ class _Lowering:
         exact = node.name in self.exact
         node, weight, bias = self._fold_batch_norm(node, weight, bias, geometry)
         node, activation = self._fold_activation(node)
-        dtype = torch.float32 if exact else self.dtype
+        wanted = torch.float32 if exact else self.dtype
+        dtype = computed_in(wanted, self.device, transposed=transposed)
+        if bias is None and wants_bias(self.device):
+            bias = torch.zeros(geometry.groups * weight.shape[1] if transposed else weight.shape[0])
         weight = self._placed(weight, dtype)
         bias = None if bias is None else bias.to(self.device, dtype)
         chosen: Kernel = choose(weight, bias, geometry, activation)
