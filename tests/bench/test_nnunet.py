@@ -12,7 +12,7 @@ from napari_attention_unet.bench import nnunet
 from napari_attention_unet.bench.networks import noise
 
 
-@given(st.integers(1, 60), st.integers(0, 300))
+@given(st.integers(2, 60), st.integers(0, 300))
 def test_windows_cover_the_axis_evenly(patch, more):
     size = patch + more
     found = nnunet.starts(size, patch)

@@ -60,11 +60,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "MONAI AttentionUnet": partial(network, "monai"),
     "ivadomed": partial(_made, "ivadomed Modified3DUNet with attention", width=4),
-    "AttU_Net": partial(_made, "AttU_Net", widths=_WIDTHS),
+    "AttU_Net": partial(_made, "AttU_Net", widths=_WIDTHS, inner=(2, 4, 8, 16)),
     "elektronn3": partial(
         _made,
         "elektronn3 UNet with attention",
         widths=(4, 8, 16, 32),
+        inner=(4, 8, 16),
         kernels=((3, 3, 3),) * 4,
     ),
     "ResidualUNetSE3D": partial(
