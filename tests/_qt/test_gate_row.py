@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
-from napari_attention_unet._qt.gate_row import GateRow, ShownGate, flag_words
+from napari_attention_unet._qt.gate_row import GateRow, ShownGate
 from napari_attention_unet._qt.legend import ColourBar
-from napari_attention_unet.inspect.measures import GateMeasures
+from napari_attention_unet.inspect.measures import GateMeasures, flag_words
 
 MEASURES = GateMeasures(
     "att2", "sigmoid", 0.1, 0.9, 0.4, low=0.2, high=0.8, inside=0.6, outside=0.3, auc=0.87, flag=""

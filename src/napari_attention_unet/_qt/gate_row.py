@@ -11,7 +11,7 @@ from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QToolButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
 
-from napari_attention_unet.inspect.measures import CONSTANT, DEAD, GateMeasures
+from napari_attention_unet.inspect.measures import GateMeasures, flag_words
 
 from .legend import ColourBar, number
 from .style import Palette, set_property
@@ -57,18 +57,6 @@ class ShownGate:
         if high <= low:  # napari needs a range
             high = low + 1e-3 * (abs(low) or 1.0)
         return low, high
-
-
-def flag_words(measures: GateMeasures) -> str:
-    """What a flag means, in one sentence; empty without a flag."""
-    if measures.flag == "dead":
-        return f"Closed everywhere: 99 % of it is below {DEAD:g}."
-    if measures.flag == "saturated":
-        return f"Open everywhere: 99 % of it is above {1 - DEAD:g}."
-    if measures.flag == "constant":
-        of = " of its mean" if measures.kind == "softmax" else ""
-        return f"The same everywhere: it varies by less than {CONSTANT:g}{of}."
-    return ""
 
 
 class GateRow(QFrame):

@@ -129,3 +129,15 @@ def flag(kind: str, low: float, high: float, mean: float) -> str:
     if low > 1 - DEAD:
         return "saturated"
     return "constant" if high - low < CONSTANT else ""
+
+
+def flag_words(measures: GateMeasures) -> str:
+    """What a flag means, in one sentence; empty without a flag."""
+    if measures.flag == "dead":
+        return f"Closed everywhere: 99 % of it is below {DEAD:g}."
+    if measures.flag == "saturated":
+        return f"Open everywhere: 99 % of it is above {1 - DEAD:g}."
+    if measures.flag == "constant":
+        of = " of its mean" if measures.kind == "softmax" else ""
+        return f"The same everywhere: it varies by less than {CONSTANT:g}{of}."
+    return ""
