@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from engine_networks import finished
@@ -19,6 +21,8 @@ from napari_attention_unet.graph.lower import lower
 @pytest.mark.parametrize("few", [False, True], ids=["each gate", "first gate"])
 def test_equals_a_whole_run(network, few):
     program = network.program
+    # statistics of the whole volume are summed slab by slab, and how it is cut depends on timing
+    exact = all(map(math.isfinite, network.graph.receptive_field))
     x = network.input((3, 2, 4))
     extent = tuple(x.shape[2:])
     names = worth_keeping(program, extent, 1 << 40)
@@ -28,7 +32,7 @@ def test_equals_a_whole_run(network, few):
         assert set(fewer) < set(names)
         names = fewer
     kept = _kept(program, x, names)
-    _equal(kept.results, finished(run_whole(program, x))[0])
+    _equal(kept.results, finished(run_whole(program, x))[0], exact=exact)
     for gate in network.graph.gates:
         shape = kept.results[gate.node].shape
         part = torch.full(shape, float("nan"))
@@ -36,14 +40,16 @@ def test_equals_a_whole_run(network, few):
         for value in (torch.zeros(shape), part):
             imposed = {gate.node: value}
             got, _ = finished(run_again(kept, imposed))
-            _equal(got, finished(run_whole(program, x, imposed))[0])
+            _equal(got, finished(run_whole(program, x, imposed))[0], exact=exact)
             changed = {gate.node} | downstream(program, imposed)
             assert {op.name for op in kept.operations(imposed)} & changed
     every = {
         gate.node: torch.full_like(kept.results[gate.node], 0.5) for gate in network.graph.gates
     }
-    _equal(finished(run_again(kept, every))[0], finished(run_whole(program, x, every))[0])
-    _equal(finished(run_again(kept, {}))[0], kept.results)
+    _equal(
+        finished(run_again(kept, every))[0], finished(run_whole(program, x, every))[0], exact=exact
+    )
+    _equal(finished(run_again(kept, {}))[0], kept.results, exact=exact)
 
 
 def test_in_reduced_precision_too(blog_net):
@@ -90,7 +96,10 @@ def _kept(program, x, names):
     return finished(run_keeping(program, x, names))[0]
 
 
-def _equal(one, other):
+def _equal(one, other, *, exact=True):
     assert one.keys() == other.keys()
     for name, value in other.items():
-        assert torch.equal(one[name], value), name
+        if exact:
+            assert torch.equal(one[name], value), name
+        else:
+            torch.testing.assert_close(one[name], value, rtol=1e-5, atol=1e-6)

@@ -2,7 +2,8 @@
 
 A base run keeps the values that the part downstream of the gates reads: in a U-Net the skips and
 the decoder's outputs that meet them. A run with some gates imposed then starts there. Values are
-those of a whole run with the same gates, bit for bit.
+those of a whole run with the same gates, bit for bit; only where a network takes statistics over
+the whole volume, the order of their sums may differ, as between any two runs.
 """
 
 from __future__ import annotations

@@ -11,23 +11,29 @@ T = TypeVar("T")
 
 
 def portion(
-    steps: Generator[Step, None, T], index: int, count: int, label: str = ""
+    steps: Generator[Step, None, T],
+    start: float,
+    total: float,
+    label: str = "",
+    length: float = 1.0,
 ) -> Generator[Step, None, T]:
-    """Follow one of `count` equal parts of a work.
+    """Follow a part of a work.
 
     Parameters
     ----------
     steps : generator of Step
         Of the part.
-    index : int
-        Of the part, from 0.
+    start, total : float
+        Where the part begins in the whole work, and how long that is.
     label : str
         What the part is, said before what it is doing.
+    length : float
+        Of the part.
 
     Yields
     ------
     Step
-        ``done`` of ``total`` is that of the whole work, with a total of `count`.
+        Of the whole work.
 
     Returns
     -------
@@ -39,7 +45,7 @@ def portion(
             step = next(steps)
             share = min(step.done / step.total, 1.0) if step.total else 0.0
             message = f"{label}: {step.message}" if label else step.message
-            yield Step(index + share, count, message)
+            yield Step(start + length * share, total, message)
     except StopIteration as end:
         result: T = end.value
         return result
