@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from napari_attention_unet.engine import device as module
 from napari_attention_unet.engine.device import (
@@ -10,12 +14,14 @@ from napari_attention_unet.engine.device import (
     devices,
     free_memory,
     is_out_of_memory,
+    remarks,
     resolve_device,
     resolve_precision,
 )
 from napari_attention_unet.errors import InputError
 
-CPU = torch.device("cpu")
+CPU, A_GPU = torch.device("cpu"), torch.device("cuda", 0)
+HALF = torch.bfloat16
 
 
 def two_gpus(monkeypatch, capability=(9, 0)):
@@ -122,10 +128,111 @@ def test_a_real_allocation_that_fails_is_recognised():
     assert is_out_of_memory(caught.value)
 
 
-def test_settings_last_for_one_piece_of_work():
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
-    with computing(torch.device("cuda", 0)):
+@pytest.fixture
+def cuda_settings():
+    """Global settings of torch as a person may have left them, put back after the test."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
+
+    def found():
+        return cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision
+
+    yield found
+    cudnn.benchmark, cudnn.conv.fp32_precision, matmul.fp32_precision = before
+    assert found() == before
+
+
+@pytest.mark.parametrize("precision", ["tf32", "ieee", "none"])
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_settings_last_for_one_piece_of_work(cuda_settings, benchmark, precision):
+    """Float32 is float32 whatever was set, the old way or the new; that comes back."""
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cuda.matmul.fp32_precision = precision
+    with suppress(KeyError), computing(A_GPU):  # an error on the way too
         assert torch.is_inference_mode_enabled()
-        assert not torch.backends.cudnn.allow_tf32
+        assert cuda_settings() == (True, "ieee", "ieee")
+        raise KeyError
     assert not torch.is_inference_mode_enabled()
-    assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark) == before
+    assert cuda_settings() == (benchmark, precision, precision)
+
+
+def test_settings_of_cuda_are_not_touched_elsewhere(cuda_settings):
+    before = cuda_settings()
+    with computing(CPU):
+        assert torch.is_inference_mode_enabled()
+        assert cuda_settings() == before
+
+
+def test_bfloat16_is_refused_where_a_gpu_has_none(monkeypatch):
+    two_gpus(monkeypatch, (7, 5))
+    assert resolve_precision("float16", A_GPU) == torch.float16
+    with pytest.raises(InputError, match="'cuda:0' does not compute bfloat16; use 'float16'"):
+        resolve_precision("bfloat16", A_GPU)
+
+
+def apple_gpu(monkeypatch, most, driver, allocated):
+    for name, value in {
+        "recommended_max_memory": most,
+        "driver_allocated_memory": driver,
+        "current_allocated_memory": allocated,
+    }.items():
+        monkeypatch.setattr(torch.mps, name, lambda value=value: value)
+
+
+@pytest.mark.parametrize(
+    ("available", "free"),
+    [(100, 60), (30, 40)],  # the GPU's limit counts, or what the host has left
+)
+def test_memory_of_an_apple_gpu_is_part_of_the_host_s(monkeypatch, available, free):
+    apple_gpu(monkeypatch, most=80, driver=30, allocated=20)
+    monkeypatch.setattr(
+        module.psutil, "virtual_memory", lambda: type("", (), {"available": available})
+    )
+    assert free_memory(torch.device("mps")) == free
+
+
+def test_precision_of_an_apple_gpu():
+    mps = torch.device("mps")
+    assert resolve_precision("auto", mps) == torch.float32
+    assert resolve_precision("float16", mps) == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("version", "backend", "remark"),
+    [
+        (None, "Slow3d", "no cuDNN: convolutions in bfloat16 are slow"),
+        (91002, "Slow3d", r"does not use cuDNN 9\.10 for 3D convolutions in bfloat16"),
+        (91400, None, r"does not use cuDNN 9\.14 "),  # torch does not tell: by its version
+        (91002, "Cudnn", None),  # torch takes it for this layout after all
+        (90701, "Slow3d", None),
+        (91500, "Slow3d", None),
+    ],
+)
+def test_cudnn_that_torch_goes_without_is_said(monkeypatch, version, backend, remark):
+    asked = []
+
+    def select(x, weight, *_):
+        asked.append((x.dtype, x.is_contiguous(memory_format=torch.channels_last_3d)))
+        return f"_ConvBackend.{backend}"
+
+    if backend is None:
+        monkeypatch.delattr(torch._C, "_select_conv_backend")
+    else:
+        monkeypatch.setattr(torch._C, "_select_conv_backend", select)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: version)
+    with FakeTensorMode():
+        found = remarks(A_GPU, HALF)
+    assert len(found) == (remark is not None)
+    if remark is not None:
+        assert re.search(remark, found[0])
+    assert all(dtype == HALF and channels_last for dtype, channels_last in asked)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [(CPU, HALF), (torch.device("mps"), torch.float16), (A_GPU, torch.float32)],
+)
+def test_nothing_is_remarked_where_nothing_is_slow(monkeypatch, device, dtype):
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    assert remarks(device, dtype) == []
