@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from napari_attention_unet.graph.trace import trace
 from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
 from napari_attention_unet.models.card import ClassInfo
 from napari_attention_unet.models.families import AXES, FAMILIES
-from napari_attention_unet.models.opened import OptionValue
+from napari_attention_unet.models.opened import Opened, OptionValue, Request
 from napari_attention_unet.volume import Shape3
 
 
@@ -102,16 +102,40 @@ class Model:
         return program
 
 
-def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
+def load_model(
+    source: str | Path | nn.Module,
+    *,
+    trust: bool = False,
+    architecture: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    extent: Shape3 | None = None,
+    **card: Any,
+) -> Model:
     """Make a model of a checkpoint, a bundled name or a network.
 
-    The network is traced here, once, which takes a second or so; no code of a file is run.
+    The network is traced here, once, which takes a second or so; no code of a file is run unless
+    it is trusted.
 
     Parameters
     ----------
     source : str, Path or nn.Module
-        A checkpoint's file, the name of a bundled model such as ``"brain-t1"``, or a network
-        whose forward takes (1, channel, z, y, x); it is used in evaluation mode.
+        A checkpoint's file or folder, the name of a bundled model such as ``"brain-t1"``, or a
+        network whose forward takes (1, channel, z, y, x); it is used in evaluation mode.
+    trust : bool
+        Whether code may run that the checkpoint holds or asks for. What `models.trust.remember`
+        has been told needs no such word.
+    architecture : str, optional
+        ``"package.module:Class"`` of the network of a file of tensors, for one that is not known.
+        Importing it runs code, so it needs trust.
+    arguments : mapping, optional
+        Keyword arguments of that class.
+    weights : str, optional
+        ``"trained"`` or ``"ema"``, for a checkpoint that holds a running average beside the
+        trained weights; the trained ones if it is not said.
+    extent : tuple of int, optional
+        One extent (z, y, x) that the network takes, for TorchScript that was traced for a single
+        size and does not say which.
     **card
         Fields of `ModelCard` to state, or to use instead of what the checkpoint says, e.g.
         ``voxel_size=(2, 1, 1)`` or ``activation="sigmoid"``. For a checkpoint also what the names
@@ -120,15 +144,17 @@ def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
 
     Raises
     ------
+    TrustRequired
+        If the checkpoint holds or needs code, and nobody said that it may run.
     CheckpointError
-        If the file cannot be opened, its card does not fit its network, or an option is not one
-        of its network.
+        If it cannot be opened, its card does not fit its network, or an option is not one of its
+        network.
     GraphError
         If the network cannot be turned into a graph.
     InputError
         If a field is not one of the card's.
     """
-    known = {f.name for f in fields(ModelCard)}
+    known = {f.name for f in fields(ModelCard)} - {"architecture", "arguments"}
     options = {} if isinstance(source, nn.Module) else _options(card)
     card = {name: value for name, value in card.items() if name not in options}
     if unknown := set(card) - known:
@@ -137,35 +163,46 @@ def load_model(source: str | Path | nn.Module, **card: Any) -> Model:
             f"{', '.join(sorted(known))}."
         )
     if isinstance(source, nn.Module):
-        module = source
-        graph = trace(source, card.get("in_channels"))
-        stated = {**_assumed(source, graph), **card}
-        made, digest = ModelCard(**stated), _digest(source)
+        name = type(source).__name__
+        assumed = frozenset({"in_channels", "activation"})
+        opened = Opened(source, ModelCard(name, name), _digest(source), assumed=assumed)
     else:
-        module, found, digest = open_checkpoint(source, **options)
-        made = replace(found, **card)
-        graph = trace(module, made.in_channels)
-    classes = made.classes or default_classes(max(2, graph.out_channels))
-    made = replace(made, classes=tuple(classes), in_channels=graph.in_channels)
-    _check_classes(made, graph)
+        request = Request(
+            *(trust, architecture or "", dict(arguments or {}), weights, extent),
+            stated=frozenset(card),
+            options=options,
+        )
+        opened = open_checkpoint(source, request)
+    return _model(replace(opened, card=replace(opened.card, **card)), opened.assumed - set(card))
+
+
+def _model(opened: Opened, assumed: frozenset[str]) -> Model:
+    """Trace what was opened; what was assumed of it, the network may tell."""
+    card, module = opened.card, opened.module
+    graph = trace(module, None if "in_channels" in assumed else card.in_channels, opened.extent)
+    if "activation" in assumed:
+        card = _with_activation(card, graph)
+    classes = card.classes or default_classes(max(2, graph.out_channels))
+    card = replace(card, classes=tuple(classes), in_channels=graph.in_channels)
+    _check_classes(card, graph)
     parameters = sum(p.numel() for p in module.parameters())
-    return Model(made, graph, digest, parameters=parameters)
+    return Model(card, graph, opened.sha256, opened.options, opened.code, parameters)
+
+
+def _with_activation(card: ModelCard, graph: Graph) -> ModelCard:
+    """What follows the output: nothing where the network ends in a sigmoid or softmax itself."""
+    last = graph.nodes[graph.output]
+    if last.op in ("sigmoid", "hardsigmoid") or (last.op == "softmax" and last.args[1] == 1):
+        said = f"The network ends in a {last.op}, so its outputs are taken for probabilities."
+        kept = tuple(s for s in card.assumptions if not s.startswith("Outputs are logits"))
+        return replace(card, activation="none", assumptions=(*kept, said))
+    return replace(card, activation="softmax" if graph.out_channels > 1 else "sigmoid")
 
 
 def _options(given: dict[str, Any]) -> dict[str, Any]:
     """Those that concern the network of a checkpoint, rather than its card."""
     names = {AXES.name} | {option.name for family in FAMILIES for option in family.options}
     return {name: value for name, value in given.items() if name in names}
-
-
-def _assumed(module: nn.Module, graph: Graph) -> dict[str, Any]:
-    name = type(module).__name__
-    return {
-        "name": name,
-        "architecture": name,
-        "in_channels": graph.in_channels,
-        "activation": "softmax" if graph.out_channels > 1 else "sigmoid",
-    }
 
 
 def _check_classes(card: ModelCard, graph: Graph) -> None:

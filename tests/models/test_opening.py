@@ -50,7 +50,8 @@ def test_a_whole_model_opens_with_its_hyper_parameters_and_without_its_code(tmp_
     state = original.state_dict()
     pickled_whole(original, "concatenation_residual", tmp_path / "whole.pt")
     monkeypatch.delitem(sys.modules, __name__)  # its classes cannot be imported
-    module, card, _ = open_checkpoint(tmp_path / "whole.pt")
+    opened = open_checkpoint(tmp_path / "whole.pt")
+    module, card = opened.module, opened.card
     assert card.architecture == "unet_CT_single_att_dsv_3D"
     assert card.arguments["gate_mode"] == "concatenation_residual"
     assert not any("gate_mode" in sentence for sentence in card.assumptions)
@@ -74,14 +75,18 @@ def test_options_by_keyword_and_what_they_are_confused_with(tmp_path):
 
 def test_options_are_kept_in_the_card(tmp_path):
     torch.save(oktay(gates=2).state_dict(), tmp_path / "two.pth")
-    module, card, _ = open_checkpoint(tmp_path / "two.pth", align_corners=True)
+    opened = open_checkpoint(tmp_path / "two.pth", align_corners=True)
+    module, card = opened.module, opened.card
     saved = save_checkpoint(tmp_path / "two.safetensors", module, card)
-    again, read, _ = open_checkpoint(saved)
+    opened = open_checkpoint(saved)
+    again, read = opened.module, opened.card
     assert read == read_card(saved)
     assert read.architecture == "unet_CT_multi_att_dsv_3D"
     assert again.attentionblock2.gate_block_2.align_corners is True
     assert (
-        open_checkpoint(saved, align_corners=False)[0].attentionblock2.gate_block_2.align_corners
+        open_checkpoint(
+            saved, align_corners=False
+        ).module.attentionblock2.gate_block_2.align_corners
         is False
     )
 
@@ -90,8 +95,9 @@ def test_axes_survive_saving(tmp_path):
     torch.save(
         oktay(shared=True, supervised=False, kernel=(3, 3, 1)).state_dict(), tmp_path / "a.pt"
     )
-    first, card, _ = open_checkpoint(tmp_path / "a.pt", axes="xyz")
-    again, _, _ = open_checkpoint(save_checkpoint(tmp_path / "a.safetensors", first, card))
+    opened = open_checkpoint(tmp_path / "a.pt", axes="xyz")
+    first, card = opened.module, opened.card
+    again = open_checkpoint(save_checkpoint(tmp_path / "a.safetensors", first, card)).module
     x = torch.randn(1, 1, 4, 16, 32)
     with torch.no_grad():
         assert torch.equal(first(x), again(x))
@@ -114,14 +120,15 @@ def test_axes_survive_saving(tmp_path):
 )
 def test_every_gate_is_found_and_none_where_there_is_none(tmp_path, network, gates):
     torch.save({"state_dict": network.state_dict()}, tmp_path / "net.pth")
-    module, card, _ = open_checkpoint(tmp_path / "net.pth")
+    opened = open_checkpoint(tmp_path / "net.pth")
+    module, card = opened.module, opened.card
     assert len(trace(module, 1).gates) == gates
     assert any("mask only" in sentence for sentence in card.assumptions) == (gates == 0)
 
 
 def test_a_softmax_over_space_is_found_as_one(tmp_path):
     torch.save(oktay().state_dict(), tmp_path / "net.pth")
-    module, _, _ = open_checkpoint(tmp_path / "net.pth", gate_mode="concatenation_residual")
+    module = open_checkpoint(tmp_path / "net.pth", gate_mode="concatenation_residual").module
     assert [gate.kind for gate in trace(module, 1).gates] == ["softmax"] * 3
 
 
@@ -131,7 +138,7 @@ def test_tensors_beside_the_network_are_left_out_and_named(tmp_path):
     }
     state["loss.weight"] = torch.ones(2)
     torch.save({"state_dict": state}, tmp_path / "lightning.ckpt")
-    _, card, _ = open_checkpoint(tmp_path / "lightning.ckpt")
+    card = open_checkpoint(tmp_path / "lightning.ckpt").card
     assert card.architecture == "AttU_Net"
     assert any("1 tensors beside the network" in s and "loss.weight" in s for s in card.assumptions)
 

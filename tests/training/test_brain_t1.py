@@ -52,13 +52,14 @@ def test_command_trains_resumes_and_leaves_checkpoints_with_cards(tmp_path, smal
     assert "brain-t1.safetensors" in output
     kept = sorted(p.name for p in (tmp_path / "history").iterdir())
     assert kept == [f"step-{n:06d}.safetensors" for n in (0, 2, 3, 4)]
-    module, card, _ = open_checkpoint(tmp_path / "brain-t1.safetensors")
+    opened = open_checkpoint(tmp_path / "brain-t1.safetensors")
+    module, card = opened.module, opened.card
     assert card.version == "1 (step 4)"
     assert card.voxel_size == (5.0, 5.0, 5.0)
-    last, _, _ = open_checkpoint(tmp_path / "history" / "step-000004.safetensors")
+    last = open_checkpoint(tmp_path / "history" / "step-000004.safetensors").module
     for key, value in module.state_dict().items():
         assert torch.equal(value, last.state_dict()[key])
-    first, _, _ = open_checkpoint(tmp_path / "history" / "step-000000.safetensors")
+    first = open_checkpoint(tmp_path / "history" / "step-000000.safetensors").module
     assert not torch.equal(first.final.final_block[0].weight, module.final.final_block[0].weight)
 
 
@@ -173,7 +174,7 @@ def test_command_scores_and_records(tmp_path, monkeypatch, small):
     path = save_checkpoint(
         tmp_path / "x.safetensors", brain_t1.build(0), brain_t1.card(0, Recipe(voxel_size=8.0))
     )
-    before = open_checkpoint(path)[0].state_dict()
+    before = open_checkpoint(path).module.state_dict()
     scores = json.loads(invoke(evaluate.main, path, "--record", "--cache", tmp_path))
     assert list(scores["dice"]) == ["2 mm", "1 mm", "2 mm, stored LSA"]
     assert all(0 <= v <= 1 for case in scores["dice"].values() for v in case.values())
@@ -182,7 +183,7 @@ def test_command_scores_and_records(tmp_path, monkeypatch, small):
     same = [scores["dice"][name]["brain"] for name in ("2 mm", "2 mm, stored LSA")]
     assert same[0] == pytest.approx(same[1], abs=2e-3)
     assert read_card(path).scores == scores
-    for key, value in open_checkpoint(path)[0].state_dict().items():
+    for key, value in open_checkpoint(path).module.state_dict().items():
         assert torch.equal(value, before[key])
 
 

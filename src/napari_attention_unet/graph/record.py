@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export.graph_signature import InputKind, OutputKind
 
 from napari_attention_unet.errors import GraphError
@@ -64,7 +65,7 @@ def record(module: nn.Module, x: torch.Tensor) -> Recording:
     ----------
     module : nn.Module
         Left as it is.
-    x : tensor, shape (1, channel, z, y, x)
+    x : fake tensor, shape (1, channel, z, y, x)
         Only its shape, dtype and device matter.
 
     Raises
@@ -113,6 +114,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _record_script(module: torch.jit.ScriptModule, x: torch.Tensor) -> Recording:
+    assert isinstance(x, FakeTensor)
     graph, given, constants = script_graph(module, x)
     recorder, values = Recorder(), {given.name: Ref(INPUT)}
     for node in graph.nodes:

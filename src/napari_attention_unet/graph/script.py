@@ -41,7 +41,8 @@ def script_graph(
     """
     recorder = _Recorder(dict([*module.named_parameters(), *module.named_buffers()]))
     given = recorder.placeholder("x", x)
-    with x.fake_mode, recorder, torch.jit.optimized_execution(False):  # type: ignore[no-untyped-call]
+    plainly = torch.jit.optimized_execution(False)  # type: ignore[attr-defined]
+    with x.fake_mode, recorder, plainly:
         try:
             returned = module(x)
         except RuntimeError as error:
@@ -51,9 +52,9 @@ def script_graph(
     return recorder.graph, given, recorder.constants
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, named: dict[str, Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.constants: dict[str, Tensor] = {}
         self.failure: Exception | None = None

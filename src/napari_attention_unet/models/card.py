@@ -11,7 +11,7 @@ from napari_attention_unet.errors import CheckpointError
 from napari_attention_unet.volume import Vec3
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
-NORMALIZATIONS = ("zscore", "percentile", "minmax", "window", "none")
+NORMALIZATIONS = ("zscore", "percentile", "minmax", "window", "linear", "none")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Normalization:
     kind : str
         ``"zscore"`` (per channel over the whole volume, in float64), ``"percentile"`` (`low` and
         `high` are percentiles that map to 0 and 1, clipped), ``"minmax"`` (to 0..1), ``"window"``
-        (`low` and `high` are intensities that map to 0 and 1, clipped) or ``"none"``.
+        (`low` and `high` are intensities that map to 0 and 1, clipped), ``"linear"`` (the same
+        without clipping) or ``"none"``.
     low, high : float
         See `kind`.
     nonzero : bool
@@ -56,6 +57,8 @@ class Normalization:
             raise CheckpointError(
                 f"Unknown normalisation '{self.kind}'; known: {', '.join(NORMALIZATIONS)}."
             )
+        if self.kind == "linear" and not self.low != self.high:
+            raise CheckpointError("Linear normalisation needs two intensities that differ.")
 
 
 @dataclass(frozen=True)

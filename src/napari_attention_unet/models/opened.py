@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_attention_unet.volume import Shape3
@@ -44,6 +44,37 @@ class OptionValue:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What the caller says of a checkpoint; see `model.load_model`.
+
+    Attributes
+    ----------
+    trust : bool
+        Whether code of the checkpoint may run.
+    architecture : str
+        ``"package.module:Class"`` of the network; empty if the tensors are to tell.
+    arguments : dict
+        Keyword arguments of that class.
+    weights : str or None
+        ``"trained"`` or ``"ema"``.
+    extent : tuple of int or None
+        One extent (z, y, x) that the network takes.
+    stated : frozenset of str
+        Fields of the card that the caller states.
+    options : dict
+        What names and shapes of the tensors do not say.
+    """
+
+    trust: bool = False
+    architecture: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    extent: Shape3 | None = None
+    stated: frozenset[str] = frozenset()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Opened:
     """A checkpoint that was opened.
 
@@ -60,7 +91,10 @@ class Opened:
     code : str
         What ran of it with the user's yes, e.g. ``"a TorchScript program"``; empty if nothing.
     extent : tuple of int or None
-        The one extent (z, y, x) that the network is said to take; None if it is not said.
+        One extent (z, y, x) that the network is known to take; None if none is.
+    assumed : frozenset of str
+        Fields of the card that nobody stated. What the network itself tells of ``"in_channels"``
+        and ``"activation"`` wins over them.
     """
 
     module: nn.Module
@@ -69,3 +103,4 @@ class Opened:
     options: tuple[OptionValue, ...] = ()
     code: str = ""
     extent: Shape3 | None = None
+    assumed: frozenset[str] = frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def looks_like(path: Path) -> str:
     -------
     str
         ``"safetensors"``, ``"torch"`` (a zip that `torch.save` wrote), ``"pickle"`` (also
-        checkpoints older than torch 1.6), ``"torchscript"``, or words that follow "looks like".
+        checkpoints older than torch 1.6), ``"tar"`` (before torch 0.2), ``"torchscript"``,
+        ``"exported"``, ``"description"`` (of a BioImage.IO package), or words that follow
+        "looks like".
     """
     with path.open("rb") as file:
         head = file.read(_HEAD)
@@ -48,6 +51,10 @@ def looks_like(path: Path) -> str:
     for magic, words in _MAGIC:
         if head.startswith(magic):
             return words
+    if head[257:262] == b"ustar":
+        return _tar_kind(path)
+    if path.name in ("rdf.yaml", "bioimageio.yaml") and _is_text(head):
+        return "description"
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html")):
         return "an HTML page, perhaps of a download that failed"
@@ -92,7 +99,7 @@ def _zip_kind(path: Path) -> str:
         return "a zip file, or a PyTorch checkpoint, that is cut short"
     tails = {name.partition("/")[2] for name in names}
     if any(tail.startswith("models/") for tail in tails):
-        return "a program of torch.export"
+        return "exported"
     if "constants.pkl" in tails or any(tail.startswith("code/") for tail in tails):
         return "torchscript"
     if "data.pkl" in tails:
@@ -100,6 +107,15 @@ def _zip_kind(path: Path) -> str:
     if any(name.endswith(("rdf.yaml", "bioimageio.yaml")) for name in names):
         return "a BioImage.IO package"
     return "a zip archive that holds no PyTorch checkpoint"
+
+
+def _tar_kind(path: Path) -> str:
+    try:
+        with tarfile.open(path, "r:") as archive:
+            names = {member.name for member in archive}
+    except (tarfile.TarError, OSError, ValueError, EOFError):
+        return "a tar archive that is cut short"
+    return "tar" if {"pickle", "storages", "tensors"} <= names else "a tar archive"
 
 
 def _is_text(head: bytes) -> bool:

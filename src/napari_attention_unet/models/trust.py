@@ -14,6 +14,8 @@ from pathlib import Path
 
 import platformdirs
 
+from napari_attention_unet.errors import TrustRequired
+
 _NAME = "trusted.json"
 
 
@@ -57,6 +59,25 @@ def forget(sha256: str) -> None:
     write_whole(
         trust_file(), json.dumps({k: v for k, v in trusted().items() if k != sha256}, indent=1)
     )
+
+
+def require(path: Path, sha256: str, what: str, why: str, trust: bool) -> None:
+    """Go on only if the code of a checkpoint may run.
+
+    Parameters
+    ----------
+    path, sha256, what, why
+        As of `errors.TrustRequired`.
+    trust : bool
+        Whether the caller says yes.
+
+    Raises
+    ------
+    TrustRequired
+        If neither the caller said yes nor somebody did before.
+    """
+    if not trust and not is_trusted(sha256):
+        raise TrustRequired(path, sha256, what, why)
 
 
 def write_whole(path: Path, text: str) -> None:

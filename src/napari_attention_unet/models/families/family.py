@@ -226,7 +226,7 @@ class Family:
         except (KeyError, IndexError, ValueError, CheckpointError):
             return {"missing": [p.replace("\\", "") for p in missing]}
         return {
-            "missing": [k for k in have if k not in state and not k.endswith(_COUNTER)],
+            "missing": [k for k in have if k not in state and not k.endswith(COUNTER)],
             "not known": [k for k in state if k not in have],
         }
 
@@ -244,7 +244,7 @@ class Family:
         expected = module.state_dict()
         state = dict(state)
         for key, tensor in expected.items():  # of use in training alone; old files lack it
-            if key.endswith(_COUNTER):
+            if key.endswith(COUNTER):
                 state.setdefault(key, torch.zeros(tensor.shape, dtype=tensor.dtype))
         differing = {
             "missing": [key for key in expected if key not in state],
@@ -263,7 +263,8 @@ class Family:
         module.load_state_dict(_float32(state), strict=True, assign=True)
 
 
-_COUNTER = "num_batches_tracked"
+#: A number that batch normalisation counts training by.
+COUNTER = "num_batches_tracked"
 
 
 def listed(named: Mapping[str, list[str]]) -> str:

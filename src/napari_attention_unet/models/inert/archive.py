@@ -12,14 +12,13 @@ from typing import Any, BinaryIO
 from napari_attention_unet.errors import CheckpointError
 
 from .machine import Machine, Named, UnsafePickleError
+from .stream import MAX_PICKLE, Bounded, exactly, nothing, read_pickle
+from .tar import read_tar
 from .tensors import Storage, TensorRebuilder, storage_of
 
-#: Bytes of pickle, the tensors' numbers not among them; checkpoints have some thousands.
-MAX_PICKLE = 64 * 2**20
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _NESTING = 2
-_LONGEST_LINE = 2**20
 
 
 def read_inert(path: Path) -> Any:
@@ -86,9 +85,12 @@ def _read(file: BinaryIO, size: int, depth: int = 0) -> Any:
         return content if isinstance(content, Storage) else None
 
     rebuild = TensorRebuilder(size, nested)
-    if file.read(4) == b"PK\x03\x04":
+    head = file.read(512)
+    if head[:4] == b"PK\x03\x04":
         return _read_zip(file, size, rebuild)
     file.seek(0)
+    if head[257:262] == b"ustar":
+        return read_tar(file, size, rebuild)
     return _read_stream(file, size, rebuild)
 
 
@@ -134,7 +136,7 @@ def _read_zip(file: BinaryIO, size: int, rebuild: TensorRebuilder) -> Any:
         if order is not None and _bytes(archive, order, 16).strip() != sys.byteorder.encode():
             raise UnsafePickleError("its numbers are in another byte order than this machine's")
         raw = _bytes(archive, entries[pickles[0]], MAX_PICKLE)
-        return Machine(rebuild, persistent).load(_Bounded(io.BytesIO(raw)))
+        return Machine(rebuild, persistent).load(Bounded(io.BytesIO(raw)))
 
 
 def _bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> bytes:
@@ -155,12 +157,12 @@ def _bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limit: int) -> byte
 
 def _read_stream(file: BinaryIO, size: int, rebuild: TensorRebuilder) -> Any:
     """A stream of pickles, or one pickle: magic, protocol, system, content, keys, numbers."""
-    first = _pickle(file, rebuild)
+    first = read_pickle(file, rebuild)
     if first != _MAGIC:
         return first
-    if _pickle(file, rebuild) != _PROTOCOL:
+    if read_pickle(file, rebuild) != _PROTOCOL:
         raise UnsafePickleError("it is of an unknown version of torch's older format")
-    system = _pickle(file, rebuild)
+    system = read_pickle(file, rebuild)
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise UnsafePickleError("its numbers are in another byte order than this machine's")
     start = file.tell()
@@ -179,7 +181,7 @@ def _read_stream(file: BinaryIO, size: int, rebuild: TensorRebuilder) -> Any:
         raise UnsafePickleError("it refers to data in an unknown way")
 
     file.seek(start)
-    return Machine(rebuild, persistent).load(_Bounded(file))
+    return Machine(rebuild, persistent).load(Bounded(file))
 
 
 def _survey(file: BinaryIO) -> dict[str, tuple[Any, Any]]:
@@ -191,53 +193,19 @@ def _survey(file: BinaryIO) -> dict[str, tuple[Any, Any]]:
             case ("storage", kind, str() as key, _, numel, *_):
                 sizes.setdefault(key, (kind, numel))
 
-    Machine(_nothing, note).load(_Bounded(file))
+    Machine(nothing, note).load(Bounded(file))
     return sizes
 
 
 def _storages(file: BinaryIO, size: int, sizes: dict[str, tuple[Any, Any]]) -> dict[str, Storage]:
     """The numbers at the end of the stream: their keys, then each one's count and bytes."""
-    keys = Machine(_nothing).load(_Bounded(file))
+    keys = Machine(nothing).load(Bounded(file))
     if not isinstance(keys, list) or any(not isinstance(key, str) for key in keys):
         raise UnsafePickleError("its list of data is damaged")
     storages: dict[str, Storage] = {}
     for key in keys:
         kind, numel = sizes.get(key, (None, 0))
-        if key in storages or struct.unpack("<q", _exactly(file, 8, size))[0] != numel:
+        if key in storages or struct.unpack("<q", exactly(file, 8, size))[0] != numel:
             raise UnsafePickleError("its data has another size than it says")
-        storages[key] = storage_of(kind, numel, lambda n: bytearray(_exactly(file, n, size)))
+        storages[key] = storage_of(kind, numel, lambda n: bytearray(exactly(file, n, size)))
     return storages
-
-
-def _nothing(called: Named, arguments: tuple[Any, ...]) -> Any:
-    return None
-
-
-def _pickle(file: BinaryIO, rebuild: TensorRebuilder) -> Any:
-    return Machine(rebuild).load(_Bounded(file))
-
-
-def _exactly(file: BinaryIO, number: int, size: int) -> bytes:
-    if number > size:
-        raise UnsafePickleError("it says more data than the file holds")
-    raw = file.read(number)
-    if len(raw) != number:
-        raise UnsafePickleError("it is cut short")
-    return raw
-
-
-class _Bounded:
-    """The next `MAX_PICKLE` bytes of a file, as `pickletools` wants to read them."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._left = file, MAX_PICKLE
-
-    def read(self, number: int) -> bytes:
-        raw = self._file.read(min(max(number, 0), self._left))
-        self._left -= len(raw)
-        return raw
-
-    def readline(self) -> bytes:
-        raw = self._file.readline(min(self._left, _LONGEST_LINE))
-        self._left -= len(raw)
-        return raw
