@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.prediction import GateMap, Prediction
+from napari_attention_unet.units import is_length
 from napari_attention_unet.volume import Volume
 
 from .assignment import Assignment, Floats, Ranking, Served, Slices, auc, serve, weighted_mean
-from .difference import volume_unit
 from .measures import CONSTANT, DEAD, flag
 from .probe import class_name
 
@@ -192,7 +192,8 @@ def measures_table(prediction: Prediction | Sequence[Prediction], by: By = "clas
 
 def units_of(volume: Volume) -> dict[str, str]:
     """Units of lengths, volumes and time, as the tables of measures have them in ``attrs``."""
-    return {"length": volume.units, "volume": volume_unit(volume), "time": volume.time_unit}
+    cubed = f"{volume.units}³" if is_length(volume.units) else "voxels"
+    return {"length": volume.units, "volume": cubed, "time": volume.time_unit}
 
 
 def object_labels(mask: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.int32], list[int]]:
