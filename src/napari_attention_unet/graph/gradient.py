@@ -148,7 +148,7 @@ def _back(
             if not isinstance(value, Tensor):
                 raise GraphError(f"'{node.name}' of the network reads several tensors as one.")
             leaves[name] = value.detach().requires_grad_(value.is_floating_point())
-        result = evaluate(node, lambda n: leaves.get(n, lookup(n)), extent, device)
+        result: Any = evaluate(node, lambda n: leaves.get(n, lookup(n)), extent, device)
     results = result if isinstance(result, tuple | list) else [result]
     asked = [name for name in sources if leaves[name].requires_grad]
     if not asked:

@@ -14,11 +14,26 @@ from napari_attention_unet.prediction import Prediction, Step
 
 from .baseline import Baseline
 from .difference import FOREGROUND, dice
-from .interventions import intervene_steps
+from .interventions import CHANGE_COLUMNS, intervene_steps
 from .steps import portion
+from .table import Column
 
 #: States that are tried of each gate.
 ABLATIONS = ("closed", "open", "mean")
+#: What the columns of the ablation table are.
+ABLATION_COLUMNS: tuple[Column, ...] = (
+    Column("gate", "Gate", "", "The gate that was changed; all others were computed."),
+    Column("switch", "Set to", "", "closed (0), open (1), or mean (its own mean everywhere)."),
+    Column("coefficient", "Coefficient", "", "What the gate was set to."),
+    *CHANGE_COLUMNS,
+    Column("reference_dice", "Dice with reference", "", "Overlap with the reference labels."),
+    Column(
+        "reference_change",
+        "Gain in Dice",
+        "",
+        "Dice with the reference, minus that of the unchanged mask: below 0 the gate helps.",
+    ),
+)
 
 
 def ablation_steps(
@@ -51,7 +66,8 @@ def ablation_steps(
         the background): ``gate``, ``switch``, ``coefficient`` (that the gate was set to), and the
         columns of `difference.class_changes`, of which ``dice`` is against the unchanged mask.
         With `reference` also ``reference_dice``, and ``reference_change``, by how much it is
-        better than that of the unchanged mask. ``attrs["unit"]`` is that of the volumes.
+        better than that of the unchanged mask. ``attrs["unit"]`` is that of the volumes. See
+        `ABLATION_COLUMNS`.
 
     Raises
     ------
@@ -83,7 +99,7 @@ def ablation_steps(
             table["reference_change"] = np.subtract(after, before)
         tables.append(table)
     made = pd.concat(tables, ignore_index=True)
-    made.attrs["unit"] = tables[0].attrs["unit"]
+    made.attrs |= tables[0].attrs
     return made
 
 

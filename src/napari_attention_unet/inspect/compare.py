@@ -15,10 +15,22 @@ from napari_attention_unet.prediction import GateMap, Prediction
 from .difference import class_changes, difference_labels
 from .sampling import neighbours
 from .similarity import rank_correlation, structural_similarity
-from .table import measures_table
+from .table import Column, measures_table
 
 #: Grids whose scale and translate differ by less than this many voxels are equal.
 _SAME_PLACE = 1e-3
+_SAMPLES = "over the samples of the coarser grid"
+#: What the columns of `Comparison.gates` are.
+PAIR_COLUMNS: tuple[Column, ...] = (
+    Column("first", "Gate of first", "", "The gate's module in the first network."),
+    Column("second", "Gate of second", "", "The gate that it is compared with."),
+    Column("by", "Paired by", "", "Equal names, or equal grids."),
+    Column("mean_difference", "Mean difference", "", f"Second minus first, mean {_SAMPLES}."),
+    Column("mean_abs_difference", "Mean size", "", f"Mean size of the difference {_SAMPLES}."),
+    Column("max_abs_difference", "Largest", "", f"Largest difference {_SAMPLES}."),
+    Column("rank_correlation", "Rank correlation", "", "Spearman's, of the two maps, -1..1."),
+    Column("ssim", "SSIM", "", "Structural similarity of the two maps, 1 for equal ones."),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +114,9 @@ def compare(first: Prediction, second: Prediction) -> Comparison:
         difference=difference_labels(before, after),
         classes=class_changes(before, after, first.classes, first.volume),
         pairs=pairs,
-        gates=pd.DataFrame([_row(first, second, pair) for pair in pairs], columns=_COLUMNS),
+        gates=pd.DataFrame(
+            [_row(first, second, pair) for pair in pairs], columns=[c.name for c in PAIR_COLUMNS]
+        ),
         measures=_measures(first, second, pairs),
         unpaired=tuple(
             gate.name
@@ -111,18 +125,6 @@ def compare(first: Prediction, second: Prediction) -> Comparison:
             if gate.name not in taken
         ),
     )
-
-
-_COLUMNS = [
-    "first",
-    "second",
-    "by",
-    "mean_difference",
-    "mean_abs_difference",
-    "max_abs_difference",
-    "rank_correlation",
-    "ssim",
-]
 
 
 def resampled(gate: GateMap, target: GateMap) -> npt.NDArray[np.float32]:
@@ -149,8 +151,8 @@ def _check_same_grid(first: Prediction, second: Prediction) -> None:
             f"The masks have the shapes {shapes[0]} and {shapes[1]}; two predictions of one volume "
             "can be compared."
         )
-    places = [p.volume.index_to_world for p in (first, second)]
-    if not np.allclose(*places, rtol=1e-4, atol=1e-4 * min(first.volume.spacing)):
+    one, other = first.volume.index_to_world, second.volume.index_to_world
+    if not np.allclose(one, other, rtol=1e-4, atol=1e-4 * min(first.volume.spacing)):
         raise InputError(
             "The two masks lie at different places or have different voxel sizes "
             f"({_sizes(first)} and {_sizes(second)}); two predictions of one volume can be "

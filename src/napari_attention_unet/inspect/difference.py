@@ -86,7 +86,7 @@ def class_changes(
         if value > 0
     ]
     table = pd.DataFrame(rows)
-    table.attrs["unit"] = volume_unit(volume)
+    table.attrs["volume"] = table.attrs["unit"] = volume_unit(volume)
     return table
 
 

@@ -43,12 +43,29 @@ from napari_attention_unet.predict import predict_steps
 from napari_attention_unet.prediction import GateMap, Prediction, Step
 from napari_attention_unet.preprocess import prepare
 from napari_attention_unet.settings import Settings
-from napari_attention_unet.volume import Shape3
 
-from .similarity import rank_correlation, top_overlap
+from .similarity import TOP, rank_correlation, top_overlap
 from .steps import portion, predicted
+from .table import Column
 
 Box = tuple[slice, slice, slice]
+#: What the columns of the table are.
+GRADCAM_COLUMNS: tuple[Column, ...] = (
+    Column("class", "Class", "", "The class whose logits were summed over the region."),
+    Column("gate", "Gate", "", "The gate whose coefficients are compared with the map."),
+    Column(
+        "rank_correlation",
+        "Rank correlation",
+        "",
+        "Spearman's, -1..1, of the coefficients with the gradient map over the gate's samples.",
+    ),
+    Column(
+        "top_overlap",
+        "Overlap of the top",
+        "",
+        f"Dice of the {TOP:.0%} of samples where each of the two is highest; {TOP:g} by chance.",
+    ),
+)
 #: Operators between a gate's coefficients and the product.
 _PASSING = {
     "upsample_trilinear3d",
@@ -296,10 +313,10 @@ def _map(job: Job, gate: Gate, node: str, found: Gradients, box: Box) -> tuple[G
     graph, padded = job.model.graph, job.frame.padded
     weights = found.gradients[node].mean((2, 3, 4), keepdim=True)
     cam = (weights * found.values[node]).sum(1, keepdim=True).relu()
-    extent: Shape3 = tuple(s.stop - s.start for s in box)  # type: ignore[assignment]
-    size = graph.shape_at(gate.node, extent)[2:]
+    z, y, x = (s.stop - s.start for s in box)
+    size = graph.shape_at(gate.node, (z, y, x))[2:]
     if tuple(cam.shape[2:]) != tuple(size):  # one sample of the gate for several of the features
-        cam = F.adaptive_avg_pool3d(cam, size)
+        cam = F.adaptive_avg_pool3d(cam, (size[0], size[1], size[2]))
     whole = graph.shape_at(gate.node, padded)[2:]
     values = torch.full(whole, float("nan"))
     start = [s.start * n // p for s, n, p in zip(box, whole, padded, strict=True)]

@@ -20,11 +20,28 @@ from napari_attention_unet.prediction import GateMap, Prediction, Step
 
 from .baseline import Baseline, changed_steps
 from .difference import OTHER_CLASS, class_changes, difference_labels
+from .table import Column
 
 #: States that a gate can be switched to by name.
 SWITCHES = ("computed", "open", "closed", "mean")
 #: Painted labels on a gate's grid.
 PAINTED_CLOSED, PAINTED_OPEN = 1, 2
+#: What the columns of `Intervention.volumes` are.
+CHANGE_COLUMNS: tuple[Column, ...] = (
+    Column("class", "Class", "", "Class, or foreground (every class but background)."),
+    Column("before", "Before", "{volume}", "Volume of the class before."),
+    Column("after", "After", "{volume}", "Volume of the class after."),
+    Column("change", "Change", "{volume}", "After minus before."),
+    Column("change_percent", "Change", "%", "Change in percent of before."),
+    Column("gained", "Gained", "voxels", "Voxels that are of the class after, but not before."),
+    Column("lost", "Lost", "voxels", "Voxels that are of the class before, but not after."),
+    Column(
+        "dice",
+        "Dice",
+        "",
+        "Overlap of before and after, 2|A∩B| / (|A|+|B|): 1 is unchanged, 0 has nothing in common.",
+    ),
+)
 #: A name of `SWITCHES`, a number, or an array on the gate's grid.
 Switch = str | float | npt.NDArray[Any]
 

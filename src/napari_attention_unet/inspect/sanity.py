@@ -30,6 +30,7 @@ from napari_attention_unet.settings import Settings
 
 from .similarity import rank_correlation, structural_similarity
 from .steps import portion, predicted
+from .table import Column
 
 #: ``"cascading"`` randomises from the output towards the input and keeps what was randomised;
 #: ``"independent"`` one layer at a time.
@@ -37,6 +38,16 @@ MODES = ("cascading", "independent")
 #: A map that is this similar to the trained network's after everything that leads to it was
 #: randomised ignores the weights.
 ALIKE = 0.8
+#: What the columns of the table are.
+SANITY_COLUMNS: tuple[Column, ...] = (
+    Column("mode", "Mode", "", "One layer at a time, or all from the output down to this one."),
+    Column("layer", "Layer", "", "The module whose weights were shuffled last."),
+    Column("randomised", "Layers", "", "Number of layers that were shuffled."),
+    Column("complete", "Complete", "", "Whether all layers that lead to the gate were shuffled."),
+    Column("gate", "Gate", "", "The gate whose map is compared with the trained network's."),
+    Column("ssim", "SSIM", "", "Structural similarity of the two maps, 1 for equal ones."),
+    Column("rank_correlation", "Rank correlation", "", "Spearman's, of the two maps, -1..1."),
+)
 
 
 @dataclass(frozen=True)
