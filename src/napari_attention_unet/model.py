@@ -134,8 +134,8 @@ def load_model(
         ``"trained"`` or ``"ema"``, for a checkpoint that holds a running average beside the
         trained weights; the trained ones if it is not said.
     extent : tuple of int, optional
-        One extent (z, y, x) that the network takes, for TorchScript that was traced for a single
-        size and does not say which.
+        One extent (z, y, x) that the network takes, for one that takes a single size and does
+        not say which, such as traced TorchScript.
     **card
         Fields of `ModelCard` to state, or to use instead of what the checkpoint says, e.g.
         ``voxel_size=(2, 1, 1)`` or ``activation="sigmoid"``. For a checkpoint also what the names
@@ -165,7 +165,8 @@ def load_model(
     if isinstance(source, nn.Module):
         name = type(source).__name__
         assumed = frozenset({"in_channels", "activation"})
-        opened = Opened(source, ModelCard(name, name), _digest(source), assumed=assumed)
+        card_of_it = ModelCard(name, name)
+        opened = Opened(source, card_of_it, _digest(source), extent=extent, assumed=assumed)
     else:
         request = Request(
             *(trust, architecture or "", dict(arguments or {}), weights, extent),

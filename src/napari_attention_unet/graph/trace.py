@@ -97,8 +97,8 @@ def trace(module: nn.Module, in_channels: int | None = None, extent: Shape3 | No
     raise GraphError(
         f"The network could not be run on an input of {channels} channel(s) and "
         f"{_times(_FIRST, _BASES[0])} voxels, nor on a larger one; it must take one tensor "
-        f"(batch, channel, z, y, x) of any size that is a multiple of its stride. It says: "
-        f"{_one_line(first)}"
+        f"(batch, channel, z, y, x) of any size that is a multiple of its stride, or of one size "
+        f"that is said: extent=(z, y, x). It says: {_one_line(first)}"
     ) from first
 
 
