@@ -72,7 +72,7 @@ def test_convolution(kernel, shape, kernel_size, stride, padding, dilation, slop
     if slope is not None:
         expected = F.leaky_relu(expected, slope)
     activation = None if slope is None else Activation(slope)
-    op = Convolution("y", ("x",), torch.float32, weight, bias, geometry, activation, kernel)
+    op = Convolution("y", ("x",), torch.float32, (weight,), bias, geometry, activation, kernel)
     result = assembled(op, [x], expected.shape[2], marks)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
 
@@ -106,7 +106,7 @@ def test_transposed_convolution(kernel, shape, axes, groups, marks):
     x, weight = values(1, 4, *shape), values(4, 6 // groups, *kernel_size, seed=1)
     bias = torch.arange(6.0)
     expected = F.conv_transpose3d(x, weight, bias, stride, padding, extra, groups, dilation)
-    op = TransposedConvolution("y", ("x",), torch.float32, weight, bias, geometry, None, kernel)
+    op = TransposedConvolution("y", ("x",), torch.float32, (weight,), bias, geometry, None, kernel)
     result = assembled(op, [x], expected.shape[2], marks)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
 
@@ -201,10 +201,10 @@ def test_a_kernel_that_is_wrong_or_missing_is_not_taken(monkeypatch):
 
     def chosen():
         monkeypatch.setattr(kernels, "_chosen", {})
-        return kernels.choose(weight, None, geometry, None)
+        return kernels.choose([weight], None, geometry, None)[0]
 
     real = kernels.onednn
-    monkeypatch.setattr(kernels, "onednn", lambda *args: real(*args) + 1e-2)
+    monkeypatch.setattr(kernels, "onednn", lambda *args: real(*args).add_(1e-2))
     assert chosen() is kernels.plain
 
     def missing(*args):
@@ -223,8 +223,8 @@ def test_each_layer_shape_is_tried_once(monkeypatch):
     monkeypatch.setattr(kernels, "_trial", lambda *args: tried.append(args) or kernels.plain)
     geometry = Geometry((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1))
     for seed in range(3):
-        kernels.choose(values(8, 8, 3, 3, 3, seed=seed), None, geometry, None)
-    kernels.choose(values(8, 8, 3, 3, 3).bfloat16(), None, geometry, None)
+        kernels.choose([values(8, 8, 3, 3, 3, seed=seed)], None, geometry, None)
+    kernels.choose([values(8, 8, 3, 3, 3).bfloat16()], None, geometry, None)
     assert len(tried) == 2
 
 
@@ -248,5 +248,5 @@ def test_a_kernel_that_only_seems_slow_is_taken(monkeypatch, slow_runs, taken):
     monkeypatch.setattr(kernels, "onednn", fast)
     monkeypatch.setattr(kernels, "plain", slow)
     geometry = Geometry((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1))
-    chosen = kernels.choose(values(8, 8, 3, 3, 3), None, geometry, None)
+    chosen, _ = kernels.choose([values(8, 8, 3, 3, 3)], None, geometry, None)
     assert chosen is {"fast": fast, "plain": slow}[taken]

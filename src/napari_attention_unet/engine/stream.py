@@ -9,10 +9,10 @@ whole volume are measured in one stage and used in the next.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from napari_attention_unet.engine.device import (
     release,
     synchronise,
 )
+from napari_attention_unet.engine.planes import Box, Planes, Sink
 from napari_attention_unet.engine.stream_plan import (
     StreamPlan,
     dtypes_of,
@@ -54,31 +55,6 @@ __all__ = [
     "streamable",
 ]
 
-#: Takes a part of a result as soon as it is made: the name of its node; the index (z, y, x) of its
-#: first sample on that node's grid; and values (1, channel, z, y, x), float32 on the CPU, which
-#: are overwritten after the call. Parts of one node never overlap, and ascend along z.
-Sink = Callable[[str, Shape3, Tensor], None]
-
-
-class Planes(Protocol):
-    """Where input comes from, on the network's own padded grid.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (1, channel, z, y, x).
-    """
-
-    shape: tuple[int, int, int, int, int]
-
-    def read(self, box: tuple[slice, slice, slice]) -> Tensor:
-        """The voxels of a box along z, y, x: (1, channel, z, y, x) float32 on the CPU.
-
-        Boxes are asked for once each, and ascend along z. Where the plane is cut into parts
-        (`StreamPlan.cuts`), once for each part.
-        """
-        ...
-
 
 class TensorPlanes:
     """Planes of a volume in memory.
@@ -94,7 +70,7 @@ class TensorPlanes:
         one, channels, z, y, xs = x.shape
         self.shape = (one, channels, z, y, xs)
 
-    def read(self, box: tuple[slice, slice, slice]) -> Tensor:
+    def read(self, box: Box) -> Tensor:
         """A view."""
         return self.x[(..., *box)]
 
@@ -153,7 +129,7 @@ class _Part:
         self.extent: Shape3 = (shape[2], cuts[0].length, cuts[1].length)
         self.alone = self.extent == self.whole
 
-    def box(self, start: int, stop: int) -> tuple[slice, slice, slice]:
+    def box(self, start: int, stop: int) -> Box:
         """What is read of the input."""
         y, x = (slice(cut.start, cut.stop) for cut in self.cuts)
         return slice(start, stop), y, x

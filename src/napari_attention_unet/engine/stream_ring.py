@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from napari_attention_unet.graph.lower import memory_format
+from napari_attention_unet.graph.around import memory_format
 
 
 class Ring:

@@ -23,7 +23,8 @@ from napari_attention_unet.engine.device import (
     synchronise,
 )
 from napari_attention_unet.errors import MemoryBudgetError
-from napari_attention_unet.graph.lower import Program, memory_format
+from napari_attention_unet.graph.around import memory_format
+from napari_attention_unet.graph.lower import Program
 from napari_attention_unet.graph.operations import (
     GlobalPooling,
     Operation,

@@ -7,34 +7,29 @@ float32: the convolution before each gate's sigmoid, the sigmoid, and the output
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from napari_attention_unet.graph.devices import computed_in, wants_bias
-from napari_attention_unet.graph.graph import Extent, Graph, Node, Ref, Size, substitute
+from napari_attention_unet.graph.around import Around, shape3
+from napari_attention_unet.graph.convolutions import convolution, skipped
+from napari_attention_unet.graph.graph import Extent, Graph, Node, Ref, substitute
 from napari_attention_unet.graph.operations import (
-    Activation,
-    Convolution,
+    Gating,
     Geometry,
     GlobalPooling,
     GroupNormalization,
-    Kernel,
     Operation,
     Pointwise,
     Pooling,
     Resize,
     ScaleShift,
     SpatialSoftmax,
-    TransposedConvolution,
     Whole,
-    choose,
 )
 from napari_attention_unet.volume import Shape3
 
@@ -144,7 +139,7 @@ def lower_steps(
     lowering = _Lowering(graph, device, dtype)
     made: list[Operation] = []
     for index, node in enumerate(graph.nodes.values()):
-        if node.name not in lowering.folded:
+        if node.name not in lowering.around.folded and not skipped(lowering.around, node):
             with torch.inference_mode():
                 made.append(lowering.operation(node))
             yield index / len(graph.nodes)
@@ -157,15 +152,13 @@ def lower_steps(
 class _Lowering:
     def __init__(self, graph: Graph, device: torch.device, dtype: torch.dtype) -> None:
         self.graph, self.device, self.dtype = graph, device, dtype
-        self.users = graph.users()
-        self.kept = {graph.output, *(gate.node for gate in graph.gates)}
+        self.around = Around(graph)
         self.exact = set() if dtype == torch.float32 else self._deciding()
-        self.folded: set[str] = set()
 
     def _deciding(self) -> set[str]:
         """Nodes back from the output and from each gate up to the convolution before."""
         found: set[str] = set()
-        waiting = list(self.kept)
+        waiting = list(self.around.kept)
         while waiting:
             node = self.graph.nodes.get(waiting.pop())
             if node is None or node.name in found:
@@ -192,107 +185,23 @@ class _Lowering:
         }.get(node.op)
         if node.op in _POOLS:
             known = self._global_pool
-        made = known(node) if known is not None and self._of_volumes(node) else None
+        if node.op == "mul":
+            known = self._gating
+        made = known(node) if known is not None and self.around.of_volumes(node) else None
         return made if made is not None else self._generic(node)
+
+    def _convolution(self, node: Node) -> Operation | None:
+        return convolution(self.around, node, self.device, self._dtype(node))
 
     # --- what is known ---------------------------------------------------------------------------
 
-    def _convolution(self, node: Node) -> Operation | None:
-        transposed = node.op == "conv_transpose3d"
-        if transposed:
-            source, w, b, stride, padding, extra, groups, dilation = node.args
-        else:
-            source, w, b, stride, padding, dilation, groups = node.args
-            extra = (0, 0, 0)
-        weight, bias = self._constant(w), self._constant(b)
-        if not isinstance(source, Ref) or weight is None or (b is not None and bias is None):
-            return None
-        kernel = (weight.shape[2], weight.shape[3], weight.shape[4])
-        geometry = Geometry(
-            kernel, _shape3(stride), _shape3(padding), _shape3(dilation), groups, transposed,
-            _shape3(extra),
-        )  # fmt: skip
-        extents = [geometry.extent(axis) for axis in range(3)]
-        if transposed and any(
-            e > p or n < s for e, p, n, s in zip(extra, padding, extents, stride, strict=True)
-        ):
-            return None  # output that no input reaches
-        if any(p >= e for p, e in zip(padding, extents, strict=True)):
-            return None  # output of nothing but padding
-        exact = node.name in self.exact
-        node, weight, bias = self._fold_batch_norm(node, weight, bias, geometry)
-        node, activation = self._fold_activation(node)
-        wanted = torch.float32 if exact else self.dtype
-        dtype = computed_in(wanted, self.device, transposed=transposed)
-        if bias is None and wants_bias(self.device):
-            bias = torch.zeros(geometry.groups * weight.shape[1] if transposed else weight.shape[0])
-        weight = self._placed(weight, dtype)
-        bias = None if bias is None else bias.to(self.device, dtype)
-        chosen: Kernel = choose(weight, bias, geometry, activation)
-        make = TransposedConvolution if transposed else Convolution
-        return make(node.name, (source.name,), dtype, weight, bias, geometry, activation, chosen)
-
-    def _fold_batch_norm(
-        self, node: Node, weight: Tensor, bias: Tensor | None, geometry: Geometry
-    ) -> tuple[Node, Tensor, Tensor | None]:
-        following = self._only_user(node)
-        if following is None or following.op != "batch_norm" or following.args[0] != Ref(node.name):
-            return node, weight, bias
-        line = self._scale_and_shift(following)
-        if line is None:
-            return node, weight, bias
-        scale, shift = line
-        weight = weight.double()
-        if geometry.transposed:  # (in, out / groups, z, y, x)
-            each = weight.view(geometry.groups, -1, *weight.shape[1:])
-            weight = (each * scale.view(geometry.groups, 1, -1, 1, 1, 1)).flatten(0, 1)
-        else:
-            weight = weight * scale.view(-1, 1, 1, 1, 1)
-        bias = shift if bias is None else bias.double() * scale + shift
-        self.folded.add(following.name)
-        return following, weight, bias
-
-    def _scale_and_shift(self, node: Node) -> tuple[Tensor, Tensor] | None:
-        """A batch normalisation as ``scale * x + shift`` per channel, in float64."""
-        _, weight, bias, mean, variance, _, _, epsilon, _ = node.args
-        constants = [self._constant(v) for v in (weight, bias, mean, variance)]
-        given = (weight, bias, mean, variance)
-        if any(v is not None and c is None for v, c in zip(given, constants, strict=True)):
-            return None
-        w, b, m, v = (None if c is None else c.double() for c in constants)
-        if m is None or v is None:
-            return None
-        scale = (v + epsilon).rsqrt()
-        if w is not None:
-            scale = scale * w
-        shift = -m * scale
-        return scale, shift if b is None else shift + b
-
-    def _fold_activation(self, node: Node) -> tuple[Node, Activation | None]:
-        following = self._only_user(node)
-        if following is None or following.args[0] != Ref(node.name):
-            return node, None
-        slope: float | None = None
-        if following.op == "relu":
-            slope = 0.0
-        elif following.op == "leaky_relu":
-            slope = float(following.args[1])
-        elif following.op == "prelu":
-            constant = self._constant(following.args[1])
-            if constant is not None and constant.numel() == 1:
-                slope = float(constant)
-        if slope is None or not 0 <= slope < 1:
-            return node, None
-        self.folded.add(following.name)
-        return following, Activation(slope)
-
     def _batch_norm(self, node: Node) -> Operation | None:
-        line = self._scale_and_shift(node)
+        line = self.around.scale_and_shift(node)
         if line is None:
             return None
         source, dtype = node.args[0], self._dtype(node)
         scale, shift = (t.to(self.device, torch.float32) for t in line)
-        node, activation = self._fold_activation(node)
+        node, activation = self.around.fold_activation(node)
         return ScaleShift(node.name, (source.name,), dtype, scale, shift, activation)
 
     def _group_norm(self, node: Node) -> Operation | None:
@@ -301,11 +210,11 @@ class _Lowering:
         else:
             source, w, b, _, _, _, _, epsilon, _ = node.args
             groups = node.shape[1]
-        weight, bias = self._constant(w), self._constant(b)
+        weight, bias = self.around.constant(w), self.around.constant(b)
         if (w is not None and weight is None) or (b is not None and bias is None):
             return None
         dtype = self._dtype(node)
-        node, activation = self._fold_activation(node)
+        node, activation = self.around.fold_activation(node)
         weight, bias = (
             None if t is None else t.to(self.device, torch.float32) for t in (weight, bias)
         )
@@ -315,14 +224,14 @@ class _Lowering:
 
     def _max_pool(self, node: Node) -> Operation | None:
         source, kernel, stride, padding, dilation, ceil_mode = node.args
-        geometry = Geometry(_shape3(kernel), _shape3(stride), _shape3(padding), _shape3(dilation))
+        geometry = Geometry(shape3(kernel), shape3(stride), shape3(padding), shape3(dilation))
         return Pooling(node.name, (source.name,), self._dtype(node), geometry, ceil_mode=ceil_mode)
 
     def _mean_pool(self, node: Node) -> Operation | None:
         source, kernel, stride, padding, ceil_mode, with_padding, divisor = node.args
         if ceil_mode or divisor or (any(padding) and not with_padding):
             return None
-        geometry = Geometry(_shape3(kernel), _shape3(stride), _shape3(padding), (1, 1, 1))
+        geometry = Geometry(shape3(kernel), shape3(stride), shape3(padding), (1, 1, 1))
         return Pooling(node.name, (source.name,), self._dtype(node), geometry, mean=True)
 
     def _resize(self, node: Node) -> Operation | None:
@@ -336,7 +245,7 @@ class _Lowering:
         graph, name = self.graph, node.name
 
         def sizes_at(extent: Shape3) -> Shape3:
-            return _shape3(graph.shape_at(name, extent)[2:])
+            return shape3(graph.shape_at(name, extent)[2:])
 
         three = None if factors is None else (factors[0], factors[1], factors[2])
         return Resize(name, (source.name,), self._dtype(node), mode, corners, three, sizes_at)
@@ -352,23 +261,33 @@ class _Lowering:
         shape = tuple(int(size) for size in node.shape)  # type: ignore[arg-type]
         return GlobalPooling(node.name, node.inputs, torch.float32, largest, shape)
 
+    def _gating(self, node: Node) -> Operation | None:
+        names = [v.name for v in node.args[:2] if isinstance(v, Ref)]
+        names = [name for name in names if name not in self.graph.constants]
+        shapes = [self.around.shape(name) for name in names]
+        if len(shapes) != 2 or shapes[0][2:] != shapes[1][2:]:
+            return None
+        if sorted(shape[1] == 1 for shape in shapes) != [False, True]:
+            return None
+        return Gating(node.name, (names[0], names[1]), self._dtype(node))
+
     def _spatial_softmax(self, node: Node) -> Operation | None:
         """All voxels flattened, a softmax over them, and back to voxels."""
         source = node.args[0]
-        softmax, back = self._only_user(node), None
+        softmax, back = self.around.only_user(node), None
         if softmax is not None and softmax.op == "softmax" and self._axes(softmax) == (2,):
-            back = self._only_user(softmax)
+            back = self.around.only_user(softmax)
         if (
             softmax is None
             or back is None
             or back.op != "reshape"
             or not isinstance(source, Ref)
             or len(node.shape) != 3
-            or node.shape[1] != self._shape(source.name)[1]
-            or back.shape != self._shape(source.name)
+            or node.shape[1] != self.around.shape(source.name)[1]
+            or back.shape != self.around.shape(source.name)
         ):
             return None
-        self.folded.update((softmax.name, back.name))
+        self.around.folded.update((softmax.name, back.name))
         return SpatialSoftmax(back.name, (source.name,), self._dtype(back))
 
     # --- everything else -------------------------------------------------------------------------
@@ -377,14 +296,14 @@ class _Lowering:
         constants: list[Tensor] = []
 
         def placed(leaf: Any) -> Any:
-            constant = self._constant(leaf)
+            constant = self.around.constant(leaf)
             if constant is None:
                 return leaf
             floating = constant.is_floating_point()
             constants.append(constant.to(self.device, dtype if floating else constant.dtype))
             return constants[-1]
 
-        plane_wise = self._spatial(node) and self._plane_wise(node)
+        plane_wise = self.around.spatial(node) and self._plane_wise(node)
         # whatever nobody knows computes in float32, and sums over many voxels with it
         dtype = self._dtype(node) if plane_wise else torch.float32
         args = substitute(node.args, placed)
@@ -409,44 +328,5 @@ class _Lowering:
         dim: Any = node.args[1] if len(node.args) > 1 else None
         return tuple(dim) if isinstance(dim, list | tuple) else (dim,)
 
-    # --- looking around --------------------------------------------------------------------------
-
-    def _spatial(self, node: Node) -> bool:
-        """Whether its output and all that it reads, constants aside, are volumes."""
-        return len(node.shape) == 5 and self._of_volumes(node)
-
-    def _of_volumes(self, node: Node) -> bool:
-        """Whether all that it reads, constants aside, are volumes."""
-        names = [name for name in node.inputs if name not in self.graph.constants]
-        volumes = [len(self._shape(name)) == 5 for name in names]
-        return node.target is not operator.getitem and bool(volumes) and all(volumes)
-
-    def _shape(self, name: str) -> tuple[Size, ...]:
-        one = Fraction(1)
-        extents = (Extent((axis,), one) for axis in range(3))
-        known = self.graph.nodes.get(name)
-        return (1, self.graph.in_channels, *extents) if known is None else known.shape
-
-    def _only_user(self, node: Node) -> Node | None:
-        users = self.users[node.name]
-        return users[0] if len(users) == 1 and node.name not in self.kept else None
-
-    def _constant(self, value: Any) -> Tensor | None:
-        return self.graph.constants.get(value.name) if isinstance(value, Ref) else None
-
     def _dtype(self, node: Node) -> torch.dtype:
         return torch.float32 if node.name in self.exact else self.dtype
-
-    def _placed(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
-        placed = weight.to(self.device, dtype)
-        return placed.contiguous(memory_format=memory_format(self.device))
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """The layout in which volumes and weights are kept on a device."""
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last_3d
-
-
-def _shape3(values: Any) -> Shape3:
-    z, y, x = (int(v) for v in values)
-    return z, y, x

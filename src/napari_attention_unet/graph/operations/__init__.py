@@ -8,6 +8,7 @@ alike. Values are tensors (1, channel, z, y, x).
 
 from .base import Operation, Pointwise, Range, Whole, Window
 from .convolution import Convolution, Pooling, TransposedConvolution
+from .gating import Gating
 from .kernels import Activation, Geometry, Kernel, choose
 from .normalization import ScaleShift
 from .resize import Resize
@@ -16,6 +17,7 @@ from .statistics import GlobalPooling, GroupNormalization, Moments, SpatialSoftm
 __all__ = [
     "Activation",
     "Convolution",
+    "Gating",
     "Geometry",
     "GlobalPooling",
     "GroupNormalization",

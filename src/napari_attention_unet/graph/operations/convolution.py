@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,8 +21,10 @@ class Weighted(Operation):
 
     Attributes
     ----------
-    weight, bias : Tensor
-        With batch normalisation folded in, in the dtype and layout that `kernel` takes.
+    weights : tuple of Tensor
+        As `kernel` takes them, batch normalisation folded in.
+    bias : Tensor or None
+        In the dtype in which this computes, batch normalisation folded in.
     geometry : Geometry
         Kernel size, stride, padding and dilation along z, y, x.
     activation : Activation or None
@@ -30,7 +33,7 @@ class Weighted(Operation):
         As `choose` found it.
     """
 
-    weight: Tensor
+    weights: tuple[Tensor, ...]
     bias: Tensor | None
     geometry: Geometry
     activation: Activation | None
@@ -38,40 +41,54 @@ class Weighted(Operation):
 
     def _multiply_adds(self, samples: Shape) -> float:
         """Two for each, when every one of `samples` meets every tap."""
-        return 2.0 * prod(samples) * prod(self.weight.shape[1:])
+        return 2.0 * prod(samples) * sum(prod(weight.shape[1:]) for weight in self.weights)
 
 
 class Convolution(Weighted):
-    """Convolution: each output sample gathers what the kernel covers."""
+    """Convolution: each output sample gathers what the kernel covers.
+
+    With several inputs, the sum of their convolutions: that of their concatenation, which is thus
+    never made.
+    """
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the kernel is but one plane thick and keeps the planes."""
+        return self.geometry.flat
 
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
         """What the kernels cover, without the padding."""
-        return [self.geometry.covered(axis, start, stop, sizes[0])]
-
-    @property
-    def aligned(self) -> bool:
-        """Whether the kernel is but one plane thick and keeps the planes."""
-        g = self.geometry
-        return g.kernel[0] == 1 and g.stride[0] == 1 and g.padding[0] == 0
+        return [self.geometry.covered(axis, start, stop, n) for n in sizes]
 
     def spans(self, start: int, stop: int, depths: Sequence[int], depth: int) -> list[Range]:
         """What the kernels cover, with the padding."""
-        return [self.geometry.window(0, start, stop)]
+        return [self.geometry.window(0, start, stop)] * len(self.inputs)
 
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
         """Zeros are put at the true ends of the volume alone."""
-        x, g = self.cast(pieces[0]), self.geometry
+        return self._run(pieces, window, None)
+
+    def run_into(self, pieces: Sequence[Any], window: Window, out: Tensor) -> None:
+        """The same, in place."""
+        self._run(pieces, window, out)
+
+    def _run(self, pieces: Sequence[Any], window: Window, out: Tensor | None) -> Tensor:
+        g = self.geometry
         low, high = g.window(0, window.start, window.stop)
         before, after = max(0, -low), max(0, high - window.depths[0])
-        if x.shape[2] == high - low:  # it has its zeros
-            before = after = 0
-        if before != after:  # a slab at an end of the volume
-            x, before = F.pad(x, (0, 0, 0, 0, before, after)), 0
+        inputs: list[Tensor] = [self.cast(piece) for piece in pieces]
+        whole = [x.shape[2] == high - low for x in inputs]  # these have their zeros
+        if all(whole):
+            before = 0
+        elif before != after or any(whole):  # a slab at an end of the volume
+            ends = (0, 0, 0, 0, before, after)
+            inputs = [x if ok else F.pad(x, ends) for x, ok in zip(inputs, whole, strict=True)]
+            before = 0
         padding = (before, g.padding[1], g.padding[2])
-        y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, (0, 0, 0), self.activation)
-        return y
+        none = (0, 0, 0)
+        return self.kernel(inputs, self.weights, self.bias, g, padding, none, self.activation, out)
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""
@@ -84,8 +101,7 @@ class TransposedConvolution(Weighted):
     @property
     def aligned(self) -> bool:
         """Whether the kernel is but one plane thick and keeps the planes."""
-        g = self.geometry
-        return g.kernel[0] == 1 and g.stride[0] == 1 and g.padding[0] == 0
+        return self.geometry.flat
 
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
@@ -119,7 +135,7 @@ class TransposedConvolution(Weighted):
         extra = -(touched - 2 * cut) % g.stride[0]
         padding = (cut, g.padding[1], g.padding[2])
         more = (extra, g.output_padding[1], g.output_padding[2])
-        y: Tensor = self.kernel(x, self.weight, self.bias, g, padding, more, self.activation)
+        y = self.kernel([x], self.weights, self.bias, g, padding, more, self.activation, None)
         return y.narrow(2, before - cut, wanted)
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
@@ -146,6 +162,12 @@ class Pooling(Operation):
     mean: bool = False
     ceil_mode: bool = False
 
+    @property
+    def _halves(self) -> bool:
+        g = self.geometry
+        plain = g.dilation == (1, 1, 1) and not any(g.padding) and not self.ceil_mode
+        return plain and g.kernel == g.stride == (2, 2, 2)
+
     def reads(
         self, axis: int, start: int, stop: int, sizes: Sequence[int], size: int
     ) -> list[Range]:
@@ -162,4 +184,16 @@ class Pooling(Operation):
         padding = (0, g.padding[1], g.padding[2])
         if self.mean:
             return F.avg_pool3d(x, g.kernel, g.stride, padding)
+        if self._halves and x.device.type == "cpu":
+            return _max_of_pairs(x)
         return F.max_pool3d(x, g.kernel, g.stride, padding, g.dilation, self.ceil_mode)
+
+
+def _max_of_pairs(x: Tensor) -> Tensor:
+    """`F.max_pool3d` by 2, in less than two thirds of its time."""
+    for axis in (2, 3, 4):
+        if x.shape[axis] % 2:
+            x = x.narrow(axis, 0, x.shape[axis] - 1)
+        pairs = [slice(None)] * axis
+        x = torch.maximum(x[(*pairs, slice(0, None, 2))], x[(*pairs, slice(1, None, 2))])
+    return x

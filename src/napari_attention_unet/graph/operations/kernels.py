@@ -8,7 +8,7 @@ where oneDNN's is missing, wrong or clearly slower.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -55,6 +55,11 @@ class Geometry:
     transposed: bool = False
     output_padding: Shape3 = (0, 0, 0)
 
+    @property
+    def flat(self) -> bool:
+        """Whether each output plane depends on the same input plane alone."""
+        return self.kernel[0] == self.stride[0] == 1 and self.padding[0] == 0
+
     def extent(self, axis: int) -> int:
         """Voxels that the dilated kernel covers along an axis."""
         return self.dilation[axis] * (self.kernel[axis] - 1) + 1
@@ -73,125 +78,190 @@ class Geometry:
         return max(low, 0), min(high, size)
 
 
-#: ``kernel(x, weight, bias, geometry, padding, output_padding, activation)``
-Kernel = Callable[[Tensor, Tensor, Tensor | None, Geometry, Shape3, Shape3, Activation | None], Any]
+#: ``kernel(inputs, weights, bias, geometry, padding, output_padding, activation, out)``: the sum of
+#: the convolutions of all inputs, each with its weights, written into `out` where that is given.
+Kernel = Callable[
+    [
+        Sequence[Tensor],
+        Sequence[Tensor],
+        Tensor | None,
+        Geometry,
+        Shape3,
+        Shape3,
+        Activation | None,
+        Tensor | None,
+    ],
+    Tensor,
+]
 
 
 def plain(
-    x: Tensor,
-    weight: Tensor,
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
     bias: Tensor | None,
     g: Geometry,
     padding: Shape3,
     output_padding: Shape3,
     activation: Activation | None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """The operator as torch runs it on any device."""
+    """The operator as torch runs it on any device; several inputs are joined first."""
+    x = inputs[0] if len(inputs) == 1 else torch.cat(tuple(inputs), 1)
+    weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights), 1)
     if g.transposed:
         y = F.conv_transpose3d(
             x, weight, bias, g.stride, padding, output_padding, g.groups, g.dilation
         )
     else:
         y = F.conv3d(x, weight, bias, g.stride, padding, g.dilation, g.groups)
-    return y if activation is None else activation(y)
+    y = y if activation is None else activation(y)
+    return y if out is None else out.copy_(y)
 
 
 def onednn(
-    x: Tensor,
-    weight: Tensor,
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
     bias: Tensor | None,
     g: Geometry,
     padding: Shape3,
     output_padding: Shape3,
     activation: Activation | None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """The same through oneDNN, activation fused. CPU only, private to torch: see `choose`."""
+    """The same through oneDNN, activation fused. CPU only, private to torch: see `choose`.
+
+    Several inputs are not joined: each convolution after the first adds to the result in place.
+    """
     ops: Any = torch.ops.mkldnn
+    pad, stride, dilation = list(padding), list(g.stride), list(g.dilation)
     name, scalars = "none", list[float]()
     if activation is not None:
         name, scalars = ("leaky_relu", [activation.slope]) if activation.slope else ("relu", [])
-    pad, stride, dilation = list(padding), list(g.stride), list(g.dilation)
     if g.transposed:
-        result: Tensor = ops._convolution_transpose_pointwise(
-            x,
-            weight,
-            bias,
-            pad,
-            list(output_padding),
-            stride,
-            dilation,
-            g.groups,
-            name,
-            scalars,
-            "",
+        more = list(output_padding)
+        y: Tensor = ops._convolution_transpose_pointwise(
+            inputs[0], weights[0], bias, pad, more, stride, dilation, g.groups, name, scalars, ""
+        )
+        return y if out is None else out.copy_(y)
+    if out is None and len(inputs) == 1:
+        result: Tensor = ops._convolution_pointwise(
+            inputs[0], weights[0], bias, pad, stride, dilation, g.groups, name, scalars, ""
+        )
+        return result
+    pairs = list(zip(inputs, weights, strict=True))
+    if out is None:
+        x, weight = pairs.pop(0)
+        out = ops._convolution_pointwise(
+            x, weight, None, pad, stride, dilation, g.groups, "none", [], ""
         )
     else:
-        result = ops._convolution_pointwise(
-            x, weight, bias, pad, stride, dilation, g.groups, name, scalars, ""
-        )
-    return result
+        out.zero_()
+    # adding in place fuses ReLU alone
+    last = "relu" if name == "relu" else None
+    for index, (x, weight) in enumerate(pairs, start=1):
+        done = index == len(pairs)
+        ops._convolution_pointwise_.binary(
+            out, x, weight, bias if done else None, pad, stride, dilation, g.groups, "add", None,
+            last if done else None, [], None,
+        )  # fmt: skip
+    if activation is not None and last is None:
+        activation(out)
+    return out
+
+
+def packed(weight: Tensor, g: Geometry) -> Tensor:
+    """Weights in the layout that oneDNN would bring them to in each call."""
+    if g.transposed:
+        return weight
+    size = [1, weight.shape[1] * g.groups, *(max(24, g.extent(axis)) for axis in range(3))]
+    reorder: Any = torch.ops.mkldnn._reorder_convolution_weight
+    made: Tensor = reorder(
+        weight, list(g.padding), list(g.stride), list(g.dilation), g.groups, size
+    )
+    return made
 
 
 _chosen: dict[tuple[Any, ...], Kernel] = {}
 
 
 def choose(
-    weight: Tensor, bias: Tensor | None, g: Geometry, activation: Activation | None
-) -> Kernel:
-    """The kernel for a layer, tried once for each layer shape and dtype.
+    weights: Sequence[Tensor], bias: Tensor | None, g: Geometry, activation: Activation | None
+) -> tuple[Kernel, tuple[Tensor, ...]]:
+    """The kernel for a layer, tried once for each layer shape and dtype, and its weights.
 
     Parameters
     ----------
-    weight, bias : Tensor
-        As the kernel will get them: device, dtype and memory format.
+    weights : sequence of Tensor
+        Of each input, on their device, in their dtype and memory format.
+    bias : Tensor or None
+        Likewise.
     g : Geometry
         Of the layer.
     activation : Activation or None
         That follows it.
     """
     available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if weight.device.type != "cpu" or not available:
-        return plain
-    key = (tuple(weight.shape), weight.dtype, bias is None, g, activation, torch.get_num_threads())
-    if key not in _chosen:
-        _chosen[key] = _trial(weight, bias, g, activation)
-    return _chosen[key]
+    if weights[0].device.type == "cpu" and available:
+        shapes = tuple(tuple(weight.shape) for weight in weights)
+        threads = torch.get_num_threads()
+        key = (shapes, weights[0].dtype, bias is None, g, activation, threads)
+        if key not in _chosen:
+            _chosen[key] = _trial(weights, bias, g, activation)
+        if _chosen[key] is not plain:
+            return _chosen[key], tuple(packed(weight, g) for weight in weights)
+    return plain, (torch.cat(tuple(weights), 1) if len(weights) > 1 else weights[0],)
 
 
 def _trial(
-    weight: Tensor, bias: Tensor | None, g: Geometry, activation: Activation | None
+    weights: Sequence[Tensor], bias: Tensor | None, g: Geometry, activation: Activation | None
 ) -> Kernel:
-    x = _trial_input(weight, g)
-    rounding = 1e-5 if weight.dtype == torch.float32 else 2e-2
+    inputs = _trial_inputs(weights, g)
+    dtype = weights[0].dtype
+    rounding = 1e-5 if dtype == torch.float32 else 2e-2
 
-    def run(kernel: Kernel) -> tuple[Tensor, float]:
+    def run(kernel: Kernel, laid_out: Sequence[Tensor]) -> tuple[Tensor, float]:
         start = perf_counter()
-        y: Tensor = kernel(x, weight, bias, g, g.padding, g.output_padding, activation)
+        y = kernel(inputs, laid_out, bias, g, g.padding, g.output_padding, activation, None)
         return y.float(), perf_counter() - start
 
+    expected, plain_seconds = run(plain, weights)
     try:
-        run(onednn)  # sets itself up
-        result, seconds = run(onednn)
+        ready = [packed(weight, g) for weight in weights]
+        result, _ = run(onednn, ready)  # sets itself up
+        # as it will write: into some planes of a larger buffer
+        depth = result.shape[2]
+        _, channels, *space = result.shape
+        buffer = torch.empty(1, depth + 2, *space[1:], channels, dtype=dtype).permute(0, 4, 1, 2, 3)
+        planes = buffer.narrow(2, 1, depth)
+        onednn(inputs, ready, bias, g, g.padding, g.output_padding, activation, planes)
+        _, seconds = run(onednn, ready)
     except (AttributeError, RuntimeError, TypeError):
         return plain  # this build of torch has no such operator, or not for this layer
-    expected, plain_seconds = run(plain)
     for _ in range(_TRIES):
         if seconds < _DOUBT * plain_seconds:
             break
-        seconds = min(seconds, run(onednn)[1])  # the machine may have done something else
+        seconds = min(seconds, run(onednn, ready)[1])  # the machine may have done something else
     else:
         return plain
-    if weight.dtype != torch.float32:
-        x, weight = x.float(), weight.float()
+    if dtype != torch.float32:
+        inputs = [x.float() for x in inputs]
         bias = None if bias is None else bias.float()
-        expected, _ = run(plain)
-    near = torch.allclose(result, expected, rtol=rounding, atol=rounding * float(expected.std()))
+        expected, _ = run(plain, [weight.float() for weight in weights])
+    near = all(
+        torch.allclose(y.float(), expected, rtol=rounding, atol=rounding * float(expected.std()))
+        for y in (result, planes)
+    )
     return onednn if near else plain
 
 
-def _trial_input(weight: Tensor, g: Geometry) -> Tensor:
-    channels = weight.shape[0] if g.transposed else weight.shape[1] * g.groups
+def _trial_inputs(weights: Sequence[Tensor], g: Geometry) -> list[Tensor]:
     depth = max(g.extent(0), 2)
-    side = max(g.extent(1), g.extent(2), min(32, round((_TRIAL / weight.numel() / depth) ** 0.5)))
-    x = torch.randn(1, channels, depth, side, side, generator=torch.Generator().manual_seed(0))
-    return x.to(weight.dtype).to(memory_format=torch.channels_last_3d)
+    taps = sum(weight.numel() for weight in weights)
+    side = max(g.extent(1), g.extent(2), min(32, round((_TRIAL / taps / depth) ** 0.5)))
+    random = torch.Generator().manual_seed(0)
+    made = []
+    for weight in weights:
+        channels = weight.shape[0] if g.transposed else weight.shape[1] * g.groups
+        x = torch.randn(1, channels, depth, side, side, generator=random)
+        made.append(x.to(weight.dtype).to(memory_format=torch.channels_last_3d))
+    return made
