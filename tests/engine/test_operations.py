@@ -247,6 +247,7 @@ def test_a_kernel_that_only_seems_slow_is_taken(monkeypatch, slow_runs, taken):
     monkeypatch.setattr(kernels, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(kernels, "onednn", fast)
     monkeypatch.setattr(kernels, "plain", slow)
+    monkeypatch.setattr(kernels, "packed", lambda weight, geometry: weight)
     geometry = Geometry((3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1))
     chosen, _ = kernels.choose([values(8, 8, 3, 3, 3)], None, geometry, None)
     assert chosen is {"fast": fast, "plain": slow}[taken]
