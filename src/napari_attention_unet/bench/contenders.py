@@ -48,7 +48,7 @@ class Outcome:
     gates : dict of str to array
         Coefficients of every gate; empty where it gives none.
     network : float or None
-        Seconds of the network alone, where it is told.
+        Seconds of the network's part, where it is told; see `Entry.network`.
     notes : list of str
         How it ran.
     """

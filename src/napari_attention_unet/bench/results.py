@@ -37,11 +37,12 @@ class Entry:
     seconds : tuple of float
         Of each repeat, in order.
     network : tuple of float
-        Of the network alone in each repeat; empty where it is not told.
+        Of the network's part in each repeat (reading planes and labelling them as they come
+        included); empty where it is not told.
     useful : float
         GFLOP/s: the work of one whole pass over the median time of the whole.
     useful_network : float or None
-        The same over the median time of the network alone.
+        The same over the median time of the network's part.
     share : float
         `useful_network`, or `useful` where there is none, over the peak of the dtype.
     memory_before, memory_peak : int or None
