@@ -240,8 +240,9 @@ def _measures(first: Prediction, second: Prediction, pairs: tuple[GatePair, ...]
     keys, left_out = ["gate", "region"], ["label", "kind", "grid"]
     one, other = (measures_table(p).drop(columns=left_out) for p in (first, second))
     names = {pair.second: pair.first for pair in pairs}
-    other["gate"] = other["gate"].map(names)
-    made = one.merge(other.dropna(subset=["gate"]), on=keys, suffixes=("_1", "_2"))
+    other = other[other["gate"].isin(names)]
+    other = other.assign(gate=other["gate"].map(names).astype(one["gate"].dtype))
+    made = one.merge(other, on=keys, suffixes=("_1", "_2"))
     numbers = [name for name in one.columns if name not in keys]
     made = made[[*keys, *(f"{name}_{i}" for name in numbers for i in (1, 2))]]
     made.attrs.update(one.attrs)

@@ -187,6 +187,20 @@ def gradcam_steps(
     return GradCam(name, chosen_region, tuple(maps), peaks, table, prediction, note)
 
 
+def as_prediction(found: GradCam) -> Prediction:
+    """The maps in the place of the gates and the region in that of the mask, to be saved."""
+    value = [info.name for info in found.prediction.classes].index(found.target)
+    provenance = {**found.prediction.provenance, "maps": f"Seg-Grad-CAM of '{found.target}'"}
+    return replace(
+        found.prediction,
+        mask=np.where(found.region, value, 0).astype(found.prediction.mask.dtype),
+        gates=found.maps,
+        probabilities=None,
+        logits=None,
+        provenance=provenance,
+    )
+
+
 def gated_features(graph: Graph, gate: Gate) -> str:
     """The node whose values a gate multiplies.
 
