@@ -13,11 +13,18 @@ import typer
 
 from napari_attention_unet.errors import AttentionUNetError
 
+from .ablate import ablate
 from .bench import bench
+from .compare import compare
 from .console import PROGRAM, complain
 from .demo import demo
+from .gradcam import gradcam
+from .history import history
+from .measure import measure
 from .models import models
 from .predict import predict
+from .report import report
+from .sanity import sanity
 
 app = typer.Typer(
     help="See where a 3D Attention U-Net looks.",
@@ -26,7 +33,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (predict, models, demo, bench):
+for command in (
+    predict,
+    models,
+    demo,
+    measure,
+    report,
+    ablate,
+    gradcam,
+    sanity,
+    history,
+    compare,
+    bench,
+):
     app.command()(command)
 
 

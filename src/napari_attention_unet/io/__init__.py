@@ -7,7 +7,7 @@ from pathlib import Path
 from napari_attention_unet.volume import Volume
 
 from .image import FileImage, stem
-from .open_result import open_result, source_of
+from .open_result import is_result, open_result, source_of
 from .readers import ENDINGS, open_image, open_images
 from .sample import sample, sample_path
 from .save import FORMATS, save
@@ -16,6 +16,7 @@ __all__ = [
     "ENDINGS",
     "FORMATS",
     "FileImage",
+    "is_result",
     "open_image",
     "open_images",
     "open_result",
