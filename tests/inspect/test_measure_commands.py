@@ -105,7 +105,7 @@ def test_measure_of_a_volume_equals_that_of_its_result(
 def test_measure_compares_with_a_reference(run, result: Path, tmp_path: Path):
     (prediction,) = io.open_result(result)
     labels = np.roll(prediction.mask, 1, 2)
-    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    tifffile.imwrite(tmp_path / "labels.tif", labels, photometric="minisblack")
     arguments = ("measure", result, "--reference", tmp_path / "labels.tif")
     status, out, _ = run(*arguments, "--csv", tmp_path / "m.csv")
     assert status == 0
@@ -121,7 +121,7 @@ def test_measure_compares_with_a_reference(run, result: Path, tmp_path: Path):
     both = json.loads(run(*arguments, "--json")[1])
     assert set(both) == {"measures", "reference", "errors"}
 
-    tifffile.imwrite(tmp_path / "small.tif", labels[:4])
+    tifffile.imwrite(tmp_path / "small.tif", labels[:4], photometric="minisblack")
     status, _, err = run("measure", result, "--reference", tmp_path / "small.tif")
     assert status == 2
     assert "(4, 12, 14)" in err
@@ -146,7 +146,7 @@ def test_report_with_ablation_reference_and_history(
     run, volume: Path, result: Path, checkpoint: str, tmp_path: Path
 ):
     (prediction,) = io.open_result(result)
-    tifffile.imwrite(tmp_path / "labels.tif", prediction.mask)
+    tifffile.imwrite(tmp_path / "labels.tif", prediction.mask, photometric="minisblack")
     for epoch in (0, 5):
         made(tmp_path / "training" / f"epoch={epoch}.safetensors", epoch)
     status, out, err = run(
