@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_attention_unet.model import Model
 from napari_attention_unet.models.card import ModelCard
+from napari_attention_unet.models.card_options import card_options
 from napari_attention_unet.models.opened import OptionValue
 from napari_attention_unet.volume import Shape3, Vec3
 
@@ -56,7 +57,7 @@ class Description:
     gates : tuple of GateFacts
         In the order in which the network runs them.
     options : tuple of OptionValue
-        What the file does not say, and what it is set to.
+        What files seldom say, of the network and of its card, and what it is set to.
     notes : tuple of str
         What a person should know of how the network was read, one sentence each.
     sha256 : str
@@ -103,7 +104,7 @@ def describe(model: Model) -> Description:
         fixed=graph.fixed,
         receptive_field=graph.receptive_field,
         gates=tuple(GateFacts(g.name, g.kind, g.grid.scale, g.grid.translate) for g in graph.gates),
-        options=model.options,
+        options=(*model.options, *card_options(model.card, graph.out_channels)),
         notes=graph.notes,
         sha256=model.sha256,
         code=model.code,

@@ -18,6 +18,7 @@ from napari_attention_unet.graph.trace import trace
 from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
 from napari_attention_unet.models.card import ClassInfo
 from napari_attention_unet.models.families import AXES, FAMILIES
+from napari_attention_unet.models.guess import without_stated
 from napari_attention_unet.models.opened import Opened, OptionValue, Request
 from napari_attention_unet.volume import Shape3
 
@@ -174,7 +175,9 @@ def load_model(
             options=options,
         )
         opened = open_checkpoint(source, request)
-    return _model(replace(opened, card=replace(opened.card, **card)), opened.assumed - set(card))
+    kept = without_stated(opened.card.assumptions, set(card))
+    made = replace(opened.card, **{"assumptions": kept, **card})
+    return _model(replace(opened, card=made), opened.assumed - set(card))
 
 
 def _model(opened: Opened, assumed: frozenset[str]) -> Model:

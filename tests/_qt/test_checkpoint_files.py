@@ -12,6 +12,8 @@ from napari_attention_unet._qt import choices as kept
 from napari_attention_unet._qt.checkpoint_files import is_checkpoint
 from napari_attention_unet._qt.choices import Choices
 from napari_attention_unet._qt.files import kind_of
+from napari_attention_unet.models import checkpoint
+from napari_attention_unet.models.shards import index_in
 
 
 @pytest.mark.parametrize(
@@ -26,7 +28,6 @@ from napari_attention_unet._qt.files import kind_of
         "rdf.yaml",
         "bioimageio.yaml",
         "model.safetensors.index.json",
-        "pytorch_model.bin.index.json",
     ],
 )
 def test_files_that_are_checkpoints(tmp_path: Path, name: str):
@@ -47,21 +48,29 @@ def test_volumes_stay_volumes(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize(
-    "inside",
+    ("inside", "kind"),
     [
-        "configs/metadata.json",
-        "models/model.pt",
-        "models/model.ts",
-        "rdf.yaml",
-        "weights.safetensors.index.json",
+        (("configs/metadata.json", "models/model.pt"), "bundle"),
+        (("rdf.yaml",), "package"),
+        (("bioimageio.yaml", "weights.pt"), "package"),
     ],
 )
-def test_folders_are_told_by_what_they_hold(tmp_path: Path, inside: str):
+def test_folders_are_told_by_what_they_hold(tmp_path: Path, inside: tuple[str, ...], kind: str):
     folder = tmp_path / "liver_v1.2"
-    assert not is_checkpoint(tmp_path)
-    (folder / inside).parent.mkdir(parents=True)
-    (folder / inside).touch()
+    for name in inside:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
     assert kind_of(str(folder)) == "checkpoint"
+    assert checkpoint._kind(folder) == kind, "it is opened as something else than it is taken for"
+    assert not is_checkpoint(tmp_path)
+
+
+def test_a_folder_with_shards_is_a_checkpoint(tmp_path: Path):
+    index = tmp_path / "weights.safetensors.index.json"
+    assert not is_checkpoint(tmp_path)
+    index.touch()
+    assert is_checkpoint(tmp_path)
+    assert index_in(tmp_path) == index
 
 
 def test_a_folder_of_checkpoints_is_none_itself(tmp_path: Path):
@@ -81,8 +90,6 @@ def panel(viewer, qtbot):
 def test_a_file_or_a_folder_is_chosen_with_the_button(
     panel, qtbot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "metadata.json").write_text("{}")
     opened: list[str] = []
     monkeypatch.setattr(panel.model, "open", opened.append)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_a: str(tmp_path))
@@ -98,8 +105,8 @@ def test_a_file_or_a_folder_is_chosen_with_the_button(
 
 def test_a_dropped_folder_is_chosen_as_model(panel, qtbot, tmp_path: Path):
     folder = tmp_path / "bundle"
-    (folder / "configs").mkdir(parents=True)
-    (folder / "configs" / "metadata.json").write_text("{}")
+    for name in ("configs", "models"):
+        (folder / name).mkdir(parents=True)
     drop(panel, [folder])
     assert named(panel, "model").currentText() == "bundle"
     qtbot.waitUntil(lambda: panel.model.facts is not None, timeout=PATIENCE)

@@ -128,11 +128,9 @@ def test_every_kind_of_intensity_and_extent_is_said(plain: Path):
 
 
 def test_what_an_option_says_is_not_said_twice(plain: Path):
-    description = describe(load_model(plain))
-    sentence = description.card.assumptions[0]
-    option = replace(CORNERS, help=sentence)
-    rest = assumed(replace(description, options=(option,)))
-    assert rest == list(description.card.assumptions[1:])
+    assumptions = load_model(plain).card.assumptions
+    option = replace(CORNERS, help=assumptions[1])
+    assert assumed(assumptions, [option]) == [assumptions[0], *assumptions[2:]]
 
 
 # --- the controls -------------------------------------------------------------------------------
@@ -144,18 +142,19 @@ def test_options_become_controls_that_say_whether_they_were_chosen(qtbot):
     form.show_options([CORNERS, STRIDES])
     corners, strides = form.rows
     assert (corners.value, strides.value) == (False, (2, 2))
-    assert form.stated == {}
+    assert not corners.stated
     assert CORNERS.help in corners.control.native.toolTip()
-    with qtbot.waitSignal(form.changed):
+    with qtbot.waitSignal(form.changed) as chosen:
         corners.control.native.setCurrentIndex(1)
-    assert form.stated == {"align_corners": True}
+    assert chosen.args == ["align_corners", True]
+    assert corners.stated
     strides.control.native.setText("2, 1")
-    with qtbot.waitSignal(form.changed):
+    with qtbot.waitSignal(form.changed) as chosen:
         strides.control.native.editingFinished.emit()
-    assert form.stated == {"align_corners": True, "strides": (2, 1)}
+    assert chosen.args == ["strides", (2, 1)]
     form.show_options([replace(CORNERS, value=True, stated=True), STRIDES])
     assert form.rows == [corners, strides], "the focus is lost where rows are made anew"
-    assert form.stated == {"align_corners": True}
+    assert (corners.stated, strides.stated) == (True, False)
 
 
 def test_an_option_that_is_left_as_it_was_is_not_chosen(qtbot):
@@ -168,7 +167,19 @@ def test_an_option_that_is_left_as_it_was_is_not_chosen(qtbot):
         row.control.native.setText("")
         row.control.native.editingFinished.emit()
     assert row.control.value == "2, 2"
-    assert form.stated == {}
+    assert not row.stated
+
+
+def test_a_slip_can_be_taken_back(qtbot):
+    form = OptionForm()
+    qtbot.addWidget(form)
+    form.show_options([STRIDES])
+    (row,) = form.rows
+    for text, value in (("2, 3, 2", (2, 3, 2)), ("2, 2", (2, 2))):
+        row.control.native.setText(text)
+        with qtbot.waitSignal(form.changed) as chosen:
+            row.control.native.editingFinished.emit()
+        assert chosen.args == ["strides", value]
 
 
 def test_classes_are_named_and_coloured(qtbot, monkeypatch: pytest.MonkeyPatch):
@@ -206,7 +217,7 @@ def test_the_card_folds_out_and_nothing_is_cut_off(panel_of, plain: Path, qtbot)
     named(panel, "about_fold").click()
     assert card.content.isVisible()
     assert "attentionblock3.gate_block_1 · 1/8" in card.facts.texts["gates"].replace("\u200b", "")
-    assert "z-scored" in card.assumed.text()
+    assert "voxel size" in card.assumed.text()
     assert panel.width() <= 360
     for note in card.findChildren(Note):
         if note.isVisible():
@@ -345,6 +356,38 @@ def test_an_option_that_does_not_fit_says_so_and_can_be_mended(panel_of, plain, 
     assert panel.model.facts.stride == (2, 2, 2)
     (remembered,) = (card_file._remembered(panel.model.card.sha256),)
     assert json.loads(remembered.read_text("utf-8"))["arguments"]["strides"] == [2, 1]
+
+
+def test_activation_and_intensity_are_options_too(panel_of, plain: Path, qtbot):
+    _viewer, panel = panel_of(plain)
+    assert not option(panel, "normalization").stated
+    for name, value in (("activation", "sigmoid"), ("normalization", "zscore-nonzero")):
+        row = option(panel, name)
+        row.control.value = value
+        wait_read(qtbot, panel)
+        assert option(panel, name).stated
+    card = panel.model.facts.card
+    assert card.activation == "sigmoid"
+    assert card.normalization == Normalization("zscore", nonzero=True)
+    assert not any("z-scored" in text for text in card.assumptions)
+    assert "non-zero" in panel.model.card.facts.texts["intensity"]
+    again = load_model(plain)
+    assert (again.card.activation, again.card.normalization) == ("sigmoid", card.normalization)
+
+
+def test_of_a_bundled_model_nothing_is_open(viewer, qtbot):
+    kept.save(Choices(model="brain-t1"))
+    _dock, panel = viewer.window.add_plugin_dock_widget("napari-attention-unet", "Attention U-Net")
+    settle(qtbot, panel)
+    named(panel, "about_fold").click()
+    assert panel.model.card.options.rows == []
+    assert not named(panel, "save_card").isVisible()
+    assert [row.name.text() for row in panel.model.card.classes.rows] == [
+        "grey matter",
+        "white matter",
+        "CSF",
+    ]
+    assert "1.5 mm · axes to I, P, L" in panel.model.card.facts.texts["input"]
 
 
 def test_all_that_was_said_can_be_taken_back(panel_of, plain: Path, qtbot):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from napari_attention_unet.describe import Description, GateFacts
 from napari_attention_unet.models import ModelCard, Normalization
+from napari_attention_unet.models.opened import OptionValue
 
 _NORMALIZATIONS = {
     "zscore": "z-score over the whole volume",
@@ -62,10 +64,10 @@ def facts_of(description: Description) -> list[Fact]:
     return [line for line in lines if line.text]
 
 
-def assumed(description: Description) -> list[str]:
-    """What was assumed and is not an option: those show it by themselves."""
-    options = {option.help for option in description.options}
-    return [text for text in description.card.assumptions if text not in options]
+def assumed(assumptions: Sequence[str], options: Sequence[OptionValue]) -> list[str]:
+    """What was assumed and is not one of the options: those show it by themselves."""
+    shown = {option.help for option in options}
+    return [text for text in assumptions if text not in shown]
 
 
 def grid_of(gate: GateFacts) -> str:

@@ -29,7 +29,7 @@ class CardPart(Fold):
         Of the checkpoint whose card is shown.
     """
 
-    options_changed = Signal()
+    option_chosen = Signal(str, object)  #: name and value
     classes_changed = Signal()
     save = Signal()
     forget = Signal()
@@ -75,26 +75,31 @@ class CardPart(Fold):
             inner.addWidget(widget)
         self.notice.hide()
 
-        self.options.changed.connect(self.options_changed)
+        self.options.changed.connect(self.option_chosen)
         self.classes.edited.connect(self.classes_changed)
         self.save_button.clicked.connect(self.save)
         self.forget_button.clicked.connect(self.forget)
         self.copy_button.clicked.connect(self._copy)
 
-    def show_model(self, description: Description, can_save: bool) -> None:
-        """Show what is known of a model; its card can be saved if it is the person's own file."""
+    def show_model(self, description: Description, own: bool) -> None:
+        """Show what is known of a model.
+
+        If it is the person's own, its options can be chosen and its card saved; of a model that
+        comes with the plugin nothing is open.
+        """
         self.sha256 = description.sha256
         self.copy_button.setToolTip(f"Copy the hash of the checkpoint: {description.sha256}")
         self.facts.show_facts(facts_of(description))
-        others = assumed(description)
+        options = description.options if own else ()
+        others = assumed(description.card.assumptions, options)
         self.assumed.setText("\n".join(f"• {text}" for text in others))
-        self.options.show_options(description.options)
+        self.options.show_options(options)
         self.classes.show_classes(description.card.classes)
-        shown = (bool(description.options), len(description.card.classes) > 1, bool(others))
+        shown = (bool(options), len(description.card.classes) > 1, bool(others))
         for (heading, widget), here in zip(self._sections, shown, strict=True):
             widget.setVisible(here)
             heading.setVisible(here)
-        self.save_button.setVisible(can_save)
+        self.save_button.setVisible(own)
         self._set_tab_order()
 
     def say(self, text: str, role: str = "dim") -> None:

@@ -14,21 +14,12 @@ CHECKPOINT_ENDINGS = (
     ".tar",
     ".bin",
     ".model",
-    ".index.json",  # of a checkpoint in shards
+    ".safetensors.index.json",  # of a checkpoint in shards
     ".pt2",
     ".zip",
 )
 #: Files that describe a BioImage.IO package, in its folder.
-PACKAGE_FILES = ("rdf.yaml", "bioimageio.yaml", "rdf.yml", "model.yaml")
-#: What makes a folder a checkpoint: files of a BioImage.IO package, of a MONAI bundle, of shards.
-_FOLDER_PATTERNS = (
-    *PACKAGE_FILES,
-    "configs/metadata.json",
-    "models/model.pt",
-    "models/model.ts",
-    "*.safetensors.index.json",
-    "*.bin.index.json",
-)
+PACKAGE_FILES = ("rdf.yaml", "bioimageio.yaml")
 #: Patterns of the file dialog.
 DIALOG_PATTERNS = (*(f"*{ending}" for ending in CHECKPOINT_ENDINGS), *PACKAGE_FILES)
 
@@ -37,6 +28,16 @@ def is_checkpoint(path: str | Path) -> bool:
     """Whether a path is taken for a checkpoint: a file by its name, a folder by what it holds."""
     path = Path(path)
     if path.is_dir():
-        return any(next(path.glob(pattern), None) is not None for pattern in _FOLDER_PATTERNS)
+        return _is_checkpoint_folder(path)
     name = path.name.lower()
     return name.endswith(CHECKPOINT_ENDINGS) or name in PACKAGE_FILES
+
+
+def _is_checkpoint_folder(folder: Path) -> bool:
+    """Whether a folder holds a BioImage.IO package, a MONAI bundle, or a checkpoint in shards.
+
+    The same marks as where checkpoints are opened, looked at here without loading torch.
+    """
+    package = any((folder / name).is_file() for name in PACKAGE_FILES)
+    bundle = all((folder / name).is_dir() for name in ("configs", "models"))
+    return package or bundle or next(folder.glob("*.safetensors.index.json"), None) is not None

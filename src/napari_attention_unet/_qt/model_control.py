@@ -38,7 +38,7 @@ class ModelControl(QObject):
         prefetch.described.connect(self._on_described)
         part.chosen.connect(self._choose)
         part.allowing.connect(self._ask)
-        part.card.options_changed.connect(self._state)
+        part.card.option_chosen.connect(self._state)
         part.card.classes_changed.connect(self._name_classes)
         part.card.save.connect(self._save)
         part.card.forget.connect(self._forget)
@@ -71,9 +71,9 @@ class ModelControl(QObject):
             self._part.reading()
             self._prefetch.trust(facts.name, facts.question)
 
-    def _state(self) -> None:
+    def _state(self, option: str, value: Any) -> None:
         self._part.reading()
-        self._prefetch.state(self._part.name, self._part.card.options.stated)
+        self._prefetch.state(self._part.name, option, value)
 
     def _name_classes(self) -> None:
         classes = self._part.card.classes.classes

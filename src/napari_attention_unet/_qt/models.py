@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ from napari_attention_unet.models.card_file import (
     remember_card,
     save_card,
 )
+from napari_attention_unet.models.card_options import normalization_of
+from napari_attention_unet.models.guess import without_stated
 from napari_attention_unet.models.trust import remember
 from napari_attention_unet.volume import Shape3, Volume
 
@@ -170,11 +172,11 @@ class ModelStore:
             self._keep(key, model)
             return model
 
-    def state(self, name: str, options: Mapping[str, Any]) -> str:
-        """Say what the checkpoint does not; all options that are chosen, not the new one alone.
+    def state(self, name: str, option: str, value: Any) -> str:
+        """Say what the checkpoint does not; what was said before stays.
 
-        Options that do not fit stay said, so that the person sees why the model cannot be used,
-        but are not remembered.
+        A value that does not fit stays said, so that the person sees why the model cannot be
+        used, but is not remembered.
 
         Returns
         -------
@@ -182,10 +184,8 @@ class ModelStore:
             What hinders that it is remembered, in a sentence; empty if nothing does.
         """
         with self._lock:
-            said = self._of(name)
-            others = {key: said[key] for key in ("classes", "trust") if key in said}
-            said.clear()
-            said |= {**others, **options}
+            said = normalization_of(value) if option == "normalization" else value
+            self._of(name)[option] = said
             return self._remember(self.get(name))
 
     def name_classes(self, name: str, classes: Sequence[ClassInfo]) -> str:
@@ -194,7 +194,9 @@ class ModelStore:
             model = self.get(name)
             del self._kept[self._key(name)]
             self._of(name)["classes"] = tuple(classes)
-            model = replace(model, card=replace(model.card, classes=tuple(classes)))
+            assumptions = without_stated(model.card.assumptions, {"classes"})
+            card = replace(model.card, classes=tuple(classes), assumptions=assumptions)
+            model = replace(model, card=card)
             self._keep(self._key(name), model)
             return self._remember(model)
 

@@ -19,7 +19,7 @@ from .style import set_property
 class OptionForm(QWidget):
     """One row an option: its name, its value, and whether that was assumed or chosen."""
 
-    changed = Signal()  #: the person chose a value
+    changed = Signal(str, object)  #: name of the option and the value that the person chose
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -28,11 +28,6 @@ class OptionForm(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self._form)
-
-    @property
-    def stated(self) -> dict[str, Any]:
-        """What was chosen, by the person or their card, by the option's name."""
-        return {row.option.name: row.value for row in self.rows if row.stated}
 
     def show_options(self, options: Sequence[OptionValue]) -> None:
         """Show these; rows stay while the options are the same ones, and with them the focus."""
@@ -51,7 +46,7 @@ class OptionForm(QWidget):
 class OptionRow(QWidget):
     """The control of one option, and a mark that says whether its value was assumed."""
 
-    changed = Signal()
+    changed = Signal(str, object)
 
     def __init__(self, option: OptionValue) -> None:
         super().__init__()
@@ -96,7 +91,7 @@ class OptionRow(QWidget):
 
     def _choose(self) -> None:
         self._set_stated(True)
-        self.changed.emit()
+        self.changed.emit(self.option.name, self.value)
 
     def _type(self) -> None:
         text = self.control.value.strip()

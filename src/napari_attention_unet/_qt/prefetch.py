@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,9 +35,9 @@ class Prefetch(QObject):
         """Load the model of that name and emit `described`, unless another is chosen meanwhile."""
         self._start(name, None)
 
-    def state(self, name: str, options: Mapping[str, Any]) -> None:
-        """Load it with these options; see `ModelStore.state`."""
-        self._start(name, partial(self._models.state, name, dict(options)))
+    def state(self, name: str, option: str, value: Any) -> None:
+        """Load it with this value of an option, and those that were said before."""
+        self._start(name, partial(self._models.state, name, option, value))
 
     def name_classes(self, name: str, classes: Sequence[ClassInfo]) -> None:
         """Name and colour its classes."""

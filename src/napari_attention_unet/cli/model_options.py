@@ -54,6 +54,22 @@ def load(
     """
     from napari_attention_unet.model import load_model
 
+    return load_model(model, **keywords_of(trust, architecture, arguments, options))
+
+
+def keywords_of(
+    trust: bool = False,
+    architecture: str | None = None,
+    arguments: Sequence[str] | None = None,
+    options: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Keywords of `load_model` that these options say.
+
+    Raises
+    ------
+    InputError
+        If one of them is not written as ``key=value``.
+    """
     keywords = _card_fields(_pairs("--option", options or ()))
     if architecture is not None:
         keywords["architecture"] = architecture
@@ -61,7 +77,7 @@ def load(
         keywords["arguments"] = _pairs("--argument", arguments)
     if trust:
         keywords["trust"] = True
-    return load_model(model, **keywords)
+    return keywords
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
@@ -78,10 +94,10 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
 
 def _card_fields(keywords: dict[str, Any]) -> dict[str, Any]:
     """Fields of the card that are more than a number or a word."""
-    from napari_attention_unet.models import Normalization
+    from napari_attention_unet.models.card_options import normalization_of
 
-    if isinstance(keywords.get("normalization"), str):
-        keywords["normalization"] = Normalization(keywords["normalization"])
+    if "normalization" in keywords:
+        keywords["normalization"] = normalization_of(keywords["normalization"])
     if isinstance(keywords.get("classes"), str):
         keywords["classes"] = _classes(keywords["classes"].split(","))
     return keywords

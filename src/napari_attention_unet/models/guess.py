@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,3 +68,15 @@ def guessed_card(known: Known, stated: Collection[str]) -> tuple[ModelCard, froz
     }
     assumed = {name for names in _ASSUMED for name in names} | {"in_channels"}
     return ModelCard(**fields), frozenset(assumed - told)
+
+
+def assumption_about(name: str, assumptions: Sequence[str]) -> str:
+    """What was assumed of a field of the card; empty if that was said."""
+    starts = tuple(text.partition("{")[0] for names, text in _ASSUMED.items() if name in names)
+    return next((text for text in assumptions if text.startswith(starts)), "")
+
+
+def without_stated(assumptions: Sequence[str], stated: Collection[str]) -> tuple[str, ...]:
+    """The assumptions, without those about fields of the card that were stated since."""
+    moot = {assumption_about(name, assumptions) for name in stated}
+    return tuple(text for text in assumptions if text not in moot)

@@ -12,7 +12,7 @@ def to_text(value: Any) -> str:
     """A value in words: ``yes``, ``2, 2, 1``, ``nearest``."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return str(value)[1:-1].rstrip(",") if isinstance(value, tuple | list) else str(value)
+    return str(value)[1:-1] if isinstance(value, tuple | list) else str(value)
 
 
 def from_text(text: str) -> Any:
