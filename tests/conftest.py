@@ -43,7 +43,17 @@ PLUGIN = "napari-attention-unet"
 FILE_PATTERNS = ("*.tif", "*.tiff", "*.ome.tif", "*.ome.tiff", "*.nii", "*.nii.gz", "*.gz")
 
 #: Threads that libraries keep for the life of the process.
-_LASTING_THREADS = ("zarr_io", "fsspecIO", "pydevd", "asyncio_", "pytest_timeout", "tqdm_monitor")
+_LASTING_THREADS = (
+    "zarr_io",
+    "fsspecIO",
+    "pydevd",
+    "asyncio_",
+    "pytest_timeout",
+    "tqdm_monitor",
+    "IO loop",
+    "TCP-Executor",
+    "Dask-",
+)
 
 
 def _eventually(condition, seconds: float = 3.0) -> bool:

@@ -24,7 +24,7 @@ def show(table: Table) -> None:
     Console().print(table)
 
 
-def complain(error: Exception, path: Path | None = None) -> None:
+def complain(error: Exception | str, path: str | Path | None = None) -> None:
     """One line on standard error."""
     message = " ".join(str(error).split())
     if path is not None and str(path) not in message:

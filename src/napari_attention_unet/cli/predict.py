@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_attention_unet.errors import AttentionUNetError, InputError
+from napari_attention_unet.errors import InputError
 
 from .console import complain, progress_bar
-from .model_options import Architecture, Arguments, Options, Trust, load
+from .model_options import Architecture, Arguments, Options, Trust, keywords_of
 
 if TYPE_CHECKING:
-    from napari_attention_unet.io.save import Format
-    from napari_attention_unet.model import Model
-    from napari_attention_unet.prediction import Prediction
-    from napari_attention_unet.settings import Settings
+    from napari_attention_unet.batch.run import BatchStep
+    from napari_attention_unet.batch.work import Outcome
     from napari_attention_unet.volume import Vec3
 
 
+#: From so many volumes on, those that failed are listed once more at the end.
+_MANY = 10
+
+
 def predict(
-    volumes: Annotated[list[Path], typer.Argument(metavar="VOLUME", help="TIFF or NIfTI.")],
+    volumes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="VOLUME",
+            help="Images, folders of them, patterns, or a CSV manifest with a column 'volume'.",
+        ),
+    ],
     model: Annotated[
         str, typer.Option("--model", "-m", help="A bundled name or a checkpoint.")
     ] = "brain-t1",
@@ -34,7 +42,7 @@ def predict(
         "auto"
     ),
     plan: Annotated[
-        Literal["auto", "whole", "tiles"],
+        Literal["auto", "whole", "stream", "tiles"],
         typer.Option(help="How a volume is run; auto takes what fits the memory."),
     ] = "auto",
     memory: Annotated[
@@ -52,6 +60,14 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results of an earlier run.")
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Leave out volumes that are finished, go on with the rest."),
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on a Dask cluster, e.g. tcp://10.0.0.1:8786."),
+    ] = None,
     trust: Trust = False,
     architecture: Architecture = None,
     arguments: Arguments = None,
@@ -60,9 +76,12 @@ def predict(
     """Segment volumes; save the mask and every gate's coefficients of each.
 
     Prints the folder of each volume's results once they are complete. A volume that cannot be
-    used is named on standard error, and the others are done all the same.
+    used is named on standard error, and the others are done all the same. The measures of all
+    gates are gathered in results.csv and results.parquet.
     """
-    from napari_attention_unet.io.save import SUMMARY
+    from napari_attention_unet.batch.items import collect
+    from napari_attention_unet.batch.run import batch_steps
+    from napari_attention_unet.batch.work import Order
     from napari_attention_unet.settings import Settings
 
     settings = Settings(
@@ -73,57 +92,74 @@ def predict(
         outputs=("mask", *_names(save)),
         memory=memory,
     )
-    loaded = load(model, trust, architecture, arguments, options)
-    failed = False
-    for path, folder in zip(volumes, _folders(volumes, output), strict=True):
-        try:
-            if (folder / SUMMARY).exists() and not overwrite:
-                raise InputError(
-                    f"'{folder}' has results already. Choose another --output, or add --overwrite."
-                )
-            _predict_file(loaded, path, folder, file_format, settings)
-        except AttentionUNetError as error:
-            complain(error, path)
-            failed = True
-        else:
-            typer.echo(folder)
+    keywords = keywords_of(trust, architecture, arguments, options)
+    order = Order(
+        model=_absolute(model),
+        options=tuple(keywords.items()),
+        settings=settings,
+        output=str(output.absolute() if scheduler else output),
+        format=file_format,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    items = collect(volumes)
+    if scheduler is None:
+        outcomes = _follow(batch_steps(order, items))
+    else:
+        from napari_attention_unet.batch.cluster import cluster_steps, connected
+
+        with connected(scheduler) as client:
+            outcomes = _follow(cluster_steps(client, order, collect(map(_absolute, volumes))))
+    if len(outcomes) >= _MANY:
+        _summarise(outcomes)
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
-        raise typer.Exit(2)
+        raise typer.Exit(2 if all(outcome.bad_input for outcome in failed) else 1)
 
 
-def _predict_file(
-    model: Model, path: Path, folder: Path, file_format: Format, settings: Settings
-) -> None:
-    from napari_attention_unet import io
-    from napari_attention_unet.predict import predict_steps
-
-    volumes = io.read(path)
-    predictions: list[Prediction] = []
+def _follow(
+    steps: Generator[BatchStep, None, tuple[Outcome, ...]],
+) -> tuple[Outcome, ...]:
+    """Show the progress of a batch; print what is finished."""
     with progress_bar() as bar:
-        task = bar.add_task(path.name, total=len(volumes), message="")
-        for index, volume in enumerate(volumes):
-            for step in predict_steps(model, volume, settings):
-                bar.update(task, completed=index + step.done / step.total, message=step.message)
-                if step.prediction is not None:
-                    predictions.append(step.prediction)
-    io.save(predictions, folder, file_format)
+        whole = bar.add_task("volumes", total=None, message="", visible=False)
+        task = bar.add_task("", total=1.0, message="")
+        try:
+            while True:
+                step = next(steps)
+                many = step.count > 1
+                done = step.index + step.share
+                bar.update(whole, total=step.count, completed=done, visible=many)
+                bar.update(task, description=step.name, completed=step.share, message=step.message)
+                if step.outcome is not None:
+                    _say(step.outcome)
+        except StopIteration as end:
+            outcomes: tuple[Outcome, ...] = end.value
+            return outcomes
+        finally:
+            steps.close()
 
 
-def _folders(volumes: Sequence[Path], output: Path) -> list[Path]:
-    """One folder a volume, named after its stem; a number tells equal stems apart."""
-    from napari_attention_unet.io import stem
+def _say(outcome: Outcome) -> None:
+    if outcome.status == "failed":
+        complain(outcome.message, outcome.item.path)
+    else:
+        typer.echo(outcome.folder)
 
-    taken: set[str] = set()
-    folders = []
-    for path in volumes:
-        name = base = stem(path)
-        number = 1
-        while name.casefold() in taken:  # some file systems ignore case
-            number += 1
-            name = f"{base}-{number}"
-        taken.add(name.casefold())
-        folders.append(output / name)
-    return folders
+
+def _summarise(outcomes: tuple[Outcome, ...]) -> None:
+    """How a batch went; what failed is listed once more at its end."""
+    counts = {s: sum(o.status == s for o in outcomes) for s in ("done", "skipped", "failed")}
+    words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    typer.echo(f"{len(outcomes)} volumes: {words}", err=True)
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            typer.echo(f"  failed: {outcome.item.path}", err=True)
+
+
+def _absolute(path: str) -> str:
+    """A path that holds on another machine; bundled names stay."""
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 def _voxel_size(text: str | None) -> Vec3 | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +127,7 @@ def write_tiff(path: Path, output: Output) -> None:
         metadata["TimeIncrementUnit"] = output.volume.time_unit or "s"
     if output.has_channels:
         metadata["Channel"] = {"Name": [c.name for c in output.classes]}
+    metadata["UUID"] = _identity(output)
 
     def slices() -> Iterator[Any]:
         for array in output.arrays:
@@ -142,6 +145,15 @@ def write_tiff(path: Path, output: Output) -> None:
         compression="zlib",
         metadata=metadata,
     )
+
+
+def _identity(output: Output) -> str:
+    """A UUID of the content, so that equal results are equal files."""
+    digest = hashlib.blake2b(repr((output.name, output.sizes(), output.shape)).encode())
+    for array in output.arrays:
+        for plane in array.reshape(-1, *array.shape[-2:]):
+            digest.update(np.ascontiguousarray(plane, dtype=output.dtype).data)
+    return f"urn:uuid:{uuid.UUID(bytes=digest.digest()[:16], version=5)}"
 
 
 @dataclass(frozen=True, eq=False)
