@@ -141,7 +141,7 @@ def test_a_running_average_is_offered(tmp_path, net, other, kind):
     trained = open_checkpoint(tmp_path / "a.pt")
     assert holds(trained, net)
     assert any("weights='ema' takes the average" in s for s in trained.card.assumptions)
-    assert [(o.name, o.value, o.stated) for o in trained.options][0] == (
+    assert next((o.name, o.value, o.stated) for o in trained.options) == (
         "weights",
         "trained",
         False,

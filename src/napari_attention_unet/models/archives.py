@@ -14,7 +14,7 @@ from napari_attention_unet.errors import CheckpointError
 #: How much larger than its archive the content may be: weights hardly shrink, text does.
 MAX_GROWTH = 8
 _TEXT = 64 * 2**20
-_MOST_ENTRIES = 100_000
+_MOST_ENTRIES = 20_000
 
 
 def check_entries(path: Path) -> list[zipfile.ZipInfo]:

@@ -24,10 +24,10 @@ from .guess import Known, guessed_card
 from .opened import Opened, Request
 from .programs import SCRIPT, open_program
 from .tensors import open_tensors
+from .texts import read_text
 from .trust import require
 
 NAMES = ("rdf.yaml", "bioimageio.yaml")
-_LARGEST_TEXT = 4 * 2**20
 _WHAT = "a BioImage.IO package with Python code that makes its network"
 _WHY = "To make it, that code is imported and runs as any program does."
 _AXES = ["batch", "channel", "z", "y", "x"]
@@ -115,9 +115,8 @@ def _description(path: Path, name: str) -> Any:
             f"'{name}' is a BioImage.IO package, which is read through bioimageio.core, and that "
             'is not installed. pip install "napari-attention-unet[bioimageio]" would mend it.'
         ) from error
-    if path.stat().st_size > _LARGEST_TEXT:
-        raise CheckpointError(f"The description of '{name}' is larger than any package's.")
     try:
+        read_text(path)  # refuses what would take its reader forever
         found = load_description(path, format_version="latest", perform_io_checks=False)
     except Exception as error:  # of whatever a damaged description makes of its readers
         raise CheckpointError(

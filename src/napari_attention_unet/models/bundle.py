@@ -19,6 +19,7 @@ from .monai_card import metadata_facts, preprocessing_facts
 from .opened import Opened, Request
 from .programs import SCRIPT, open_program
 from .tensors import open_tensors
+from .texts import read_text
 from .trust import require
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from .wrappers import Contents
 
-_LARGEST_TEXT = 4 * 2**20
 _NETWORKS = ("network_def", "net", "network")
 _WHAT = "a MONAI bundle whose configuration says how to make the network"
 _WHY = (
@@ -120,9 +120,7 @@ def _read(path: Path) -> Any:
     import yaml
 
     try:
-        if path.stat().st_size > _LARGEST_TEXT:
-            raise ValueError("larger than any configuration")
-        text = path.read_text("utf-8")
+        text = read_text(path)
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(

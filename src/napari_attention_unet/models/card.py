@@ -150,7 +150,7 @@ class ModelCard:
             for key in ("channel_names", "assumptions"):
                 kept[key] = tuple(kept.get(key, ()))
             return cls(**kept)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"This is not a model card: {error}.") from error
 
 

@@ -82,7 +82,8 @@ def _map(index: Path) -> dict[str, str]:
         ) from error
     for name in set(places.values()):
         inside = index.parent / name
-        plain = Path(name).name == name and "\\" not in name and name.endswith(".safetensors")
+        odd = {"\\", "\0"} & set(name)
+        plain = Path(name).name == name and not odd and name.endswith(".safetensors")
         if not plain or inside.resolve().parent != index.parent.resolve():
             raise CheckpointError(
                 f"'{index.name}' refers to {name[:80]!r}, which is no safetensors file beside it. "
