@@ -21,7 +21,6 @@ from napari_attention_unet.graph.graph import Gate, Grid
 from napari_attention_unet.model import Model
 from napari_attention_unet.postprocess import activate, label
 from napari_attention_unet.prediction import GateMap, Prediction, Region, Slices
-from napari_attention_unet.preprocess import slabs
 from napari_attention_unet.settings import Settings
 from napari_attention_unet.targets import Kind, Target
 from napari_attention_unet.volume import Shape3
@@ -202,22 +201,21 @@ class Collector:
         if not image.isfinite().all():
             raise NotFiniteError(self._model.graph.output)
         held = image if self._held is None else torch.cat((self._held, image), 1)
-        first = self._labelled
         last = int(np.searchsorted(self._upto, self._held_from + held.shape[1], side="right"))
-        turned = (last - first, *self._frame.turned[1:])
-        for low, high in slabs(turned, held.shape[0]):
-            self._write(held, first + low, first + high)
-        self._labelled = max(first, last)
+        # plane by plane: values then do not depend, in their last bit, on how planes came
+        for plane in range(self._labelled, last):
+            self._write(held, plane)
+        self._labelled = max(self._labelled, last)
         ended = self._labelled == self._frame.turned[0]
         awaited = self._held_from + held.shape[1] if ended else int(self._from[self._labelled])
         # a copy: the executor may write over its planes
         self._held = held[:, awaited - self._held_from :].clone()
         self._held_from = awaited
 
-    def _write(self, held: Tensor, start: int, stop: int) -> None:
-        low, high = self._back.reads(start, stop)
-        source = held[:, low - self._held_from : high - self._held_from]
-        piece = self._back.run(source, start, stop)
+    def _write(self, held: Tensor, plane: int) -> None:
+        low, high = self._back.reads(plane, plane + 1)
+        source = held[:, low - self._held_from : high - self._held_from].contiguous()
+        piece = self._back.run(source, plane, plane + 1)
         for target in self._voxels:
             name = target.kind.name
             if name == "mask":
@@ -225,7 +223,7 @@ class Collector:
                 made = label(piece, self._activation, self._threshold, classes)[None]
             else:
                 made = piece if name == "logits" else activate(piece, self._activation)
-            target.write(start, made.numpy())
+            target.write(plane, made.numpy())
 
     def _place(self, node: str, start: int, values: Tensor) -> None:
         if values.isnan().any():

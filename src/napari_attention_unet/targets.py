@@ -70,8 +70,21 @@ class Kind:
             return kept
         import dask.array as da
 
-        lazy = kept if isinstance(kept, da.Array) else da.from_array(kept, name=False)  # type: ignore[no-untyped-call]
+        lazy = kept
+        if not isinstance(kept, da.Array):
+            lazy = da.from_array(_Filled(kept), name=False)  # type: ignore[no-untyped-call]
         return lazy.astype(np.float32) / np.float32(STEPS)
+
+
+class _Filled:
+    """A numpy array that is still filled: dask would copy a plain one."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, box: Any) -> Array:
+        return np.asarray(self._array[box])
 
 
 class ArrayTarget:

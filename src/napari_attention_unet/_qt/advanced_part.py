@@ -21,7 +21,12 @@ _PRECISIONS = [
     ("bfloat16", "bfloat16"),
     ("float16", "float16"),
 ]
-_PLANS = [("automatic", "auto"), ("whole volume", "whole"), ("tiles", "tiles")]
+_PLANS = [
+    ("automatic", "auto"),
+    ("whole volume", "whole"),
+    ("stream, plane by plane", "stream"),
+    ("tiles", "tiles"),
+]
 _NORMALIZATIONS = [
     ("as the model asks", "card"),
     ("z-score", "zscore"),
@@ -85,8 +90,9 @@ class AdvancedPart(QWidget):
             "plan",
             native(self.plan),
             "plan",
-            "How the volume is run. Automatic takes the whole volume if it fits the memory,\n"
-            "else overlapping tiles.",
+            "How the volume is run. Whole and stream give the same answer; a stream needs far\n"
+            "less memory, and its results appear as they are computed. Tiles overlap, and may be\n"
+            "an approximation. Automatic takes what fits the memory.",
         )
         form.add(
             "memory", native(self.memory), "memory", "Memory that a run may use; 0 is automatic"

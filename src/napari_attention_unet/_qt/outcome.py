@@ -29,13 +29,16 @@ class Said(NamedTuple):
 
 
 READY = Said("Ready.")
+#: Said of a run that did not come to its end.
+KEPT = "What was computed until then is kept, marked as partial."
 RESET = Said("Every choice is back at its default.")
 
 
 def cancelled(answer: Answer) -> Said:
     """A run was cancelled."""
     freed = f"; {size(answer.freed)} of memory freed" if answer.freed > 2**20 else ""
-    return Said(f"Cancelled after {duration(answer.seconds)}{freed}. Nothing was changed.")
+    what = KEPT if answer.partial else "Nothing was changed."
+    return Said(f"Cancelled after {duration(answer.seconds)}{freed}. {what}")
 
 
 def done(answer: Answer, telling: str | None) -> Said:

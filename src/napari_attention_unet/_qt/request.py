@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from napari_attention_unet.inspect.measures import GateMeasures
-from napari_attention_unet.prediction import Prediction
+from napari_attention_unet.prediction import Prediction, Region, Slices
 from napari_attention_unet.settings import Settings
 from napari_attention_unet.volume import Vec3, Volume
 
@@ -44,12 +44,18 @@ class Progress:
         What is going on.
     seconds_left : float or None
         Estimated time to the end; None while it cannot be told.
+    region : Region or None
+        What of the result was finished since the last progress that had one.
+    index : int
+        Of the volume that is run.
     """
 
     generation: int
     fraction: float | None
     message: str
     seconds_left: float | None = None
+    region: Region | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class Answer:
         How long the run took.
     freed : int
         Bytes of memory that the process gave back when the run was cancelled.
+    partial : tuple of Prediction
+        What was computed of a run that did not come to its end, one a time point, the last of them
+        in parts.
     """
 
     generation: int
@@ -81,6 +90,27 @@ class Answer:
     details: str = ""
     seconds: float = 0.0
     freed: int = 0
+    partial: tuple[Prediction, ...] = ()
+
+
+def together(earlier: Region | None, later: Region | None) -> Region | None:
+    """What two regions of a run, one after the other, say at once."""
+    if earlier is None or later is None or earlier.partial is not later.partial:
+        return later or earlier
+    boxes = dict(earlier.gates)
+    for name, box in later.gates.items():
+        boxes[name] = _around(boxes[name], box) if name in boxes else box
+    mask = later.mask
+    if mask is None or earlier.mask is None:
+        return Region(later.partial, mask or earlier.mask, boxes)
+    return Region(later.partial, _around(earlier.mask, mask), boxes)
+
+
+def _around(one: Slices, other: Slices) -> Slices:
+    z, y, x = (
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    return z, y, x
 
 
 def parse_spacing(text: str) -> Vec3 | None:

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from napari.layers import Layer
 
 from napari_attention_unet.io.layers import RESULT_KEY, layers_from_prediction
+from napari_attention_unet.io.napari_reader import LayerData
+from napari_attention_unet.io.placement import layer_axes
+from napari_attention_unet.prediction import Prediction, Slices
 
 from .gate_row import ShownGate
-from .request import Answer
+from .growing import Growing, Key, key_of
+from .request import Answer, Progress
 
 OUTDATED = " (outdated)"
 #: Key of metadata that marks what a person made of a result: a later run does not replace it.
@@ -51,6 +56,8 @@ class Results:
         self._on_outdated = on_outdated
         self._sources: list[weakref.ref[Any]] = []
         self._silent = False
+        self._growing: Growing | None = None
+        self._grown_index = 0
 
     def watch(self, sources: Sequence[Any]) -> None:
         """Mark results from now on when one of these layers changes."""
@@ -71,7 +78,7 @@ class Results:
         leading: str,
         first: str | None,
     ) -> tuple[list[ShownGate], list[Any]]:
-        """Add the layers of a run that came to its end.
+        """Show the results of a run that came to its end; layers that grew with it stay.
 
         Parameters
         ----------
@@ -102,19 +109,17 @@ class Results:
             show=first,
             leading=leading,  # type: ignore[arg-type]
         )
-        layers = [Layer.create(data, arguments, kind) for data, arguments, kind in made]
-        for layer in layers:
-            layer.metadata[RESULT_KEY]["source_id"] = str(source.unique_id)
+        layers = [self._grown(layer, source) or self._created(layer, source) for layer in made]
+        if self._growing is not None:  # those that were not taken over
+            for layer in layers:
+                self._growing.layers.pop(key_of(layer.metadata), None)
+            self._growing.remove()
+            self._growing = None
         if replace:
             for layer in results_of(list(self._viewer.layers), source):
-                if not layer.metadata[RESULT_KEY].get(KEPT):
+                if not layer.metadata[RESULT_KEY].get(KEPT) and layer not in layers:
                     self._viewer.layers.remove(layer)
-        at = self._viewer.layers.index(source) + 1 if source in self._viewer.layers else None
-        for offset, layer in enumerate(layers):
-            if at is None or not replace:
-                self._viewer.layers.append(layer)
-            else:
-                self._viewer.layers.insert(at + offset, layer)
+        self._add(layers, source, above=replace)
         labels = {gate.name: gate.label for gate in answer.predictions[0].gates}
         order = list(labels)
         shown, others = [], []
@@ -127,6 +132,126 @@ class Results:
             else:
                 others.append(layer)
         return shown, others
+
+    def grow(
+        self,
+        progress: Progress,
+        source: Any,
+        outputs: Sequence[str],
+        *,
+        replace: bool,
+        leading: str,
+    ) -> None:
+        """Show what a run finished, in layers that grow with it.
+
+        Parameters are those of `show`.
+
+        Parameters
+        ----------
+        progress : Progress
+            With a region.
+        """
+        region = progress.region
+        assert region is not None
+        if self._growing is not None and self._grown_index != progress.index:
+            self._growing.remove()
+            self._growing = None
+        if self._growing is None:
+            gates = region.partial.gates
+            made = layers_from_prediction(
+                region.partial,
+                source,
+                outputs=[name for name in outputs if name != "probabilities"],
+                show=gates[0].name if gates else None,
+                leading=leading,  # type: ignore[arg-type]
+            )
+            layers = [self._created(layer, source) for layer in made]
+            if replace:
+                for layer in results_of(self._viewer.layers, source):
+                    layer.visible = False
+            self._add(layers, source, above=replace)
+            axes = layer_axes(source, leading)  # type: ignore[arg-type]
+            self._growing, self._grown_index = Growing(self._viewer, layers, axes), progress.index
+        changed: dict[Key, Slices] = {("gate", name): box for name, box in region.gates.items()}
+        if region.mask is not None:
+            changed["mask", ""] = region.mask
+        self._growing.grow(changed)
+
+    def stop_growing(
+        self,
+        partial: Sequence[Prediction],
+        source: Any,
+        outputs: Sequence[str],
+        *,
+        replace: bool,
+        leading: str,
+    ) -> bool:
+        """Keep what a run that did not come to its end computed, marked as partial.
+
+        Parameters are those of `show`.
+
+        Parameters
+        ----------
+        partial : sequence of Prediction
+            One a time point that was begun.
+
+        Returns
+        -------
+        bool
+            Whether there is anything.
+        """
+        growing, self._growing = self._growing, None
+        if len(partial) == 1 and growing is not None:
+            growing.stop()
+            return True
+        if growing is not None:
+            growing.remove()
+        if not partial or source not in self._viewer.layers:
+            return False
+        made = layers_from_prediction(partial, source, outputs=outputs, leading=leading)  # type: ignore[arg-type]
+        layers = [self._created(layer, source) for layer in made]
+        self._add(layers, source, above=replace)
+        axes = layer_axes(source, leading)  # type: ignore[arg-type]
+        Growing(self._viewer, layers, axes).stop()
+        return True
+
+    def _created(self, made: LayerData, source: Any) -> Any:
+        data, arguments, kind = made
+        layer = Layer.create(data, arguments, kind)
+        layer.metadata[RESULT_KEY]["source_id"] = str(source.unique_id)
+        return layer
+
+    def _grown(self, made: LayerData, source: Any) -> Any:
+        """The layer that grew to be this one; None if there is none."""
+        data, arguments, _ = made
+        if self._growing is None:
+            return None
+        layer = self._growing.layers.get(key_of(arguments["metadata"]))
+        if layer is None or layer not in self._viewer.layers or layer.data.shape != data.shape:
+            return None
+        if self._growing.untouched(layer):
+            layer.visible = arguments.get("visible", True)
+        layer.metadata = arguments["metadata"]
+        layer.metadata[RESULT_KEY]["source_id"] = str(source.unique_id)
+        layer.name = arguments["name"]
+        if "contrast_limits" in arguments:
+            layer.contrast_limits = arguments["contrast_limits"]
+        if np.shares_memory(layer.data, data):
+            layer.refresh()
+        else:  # the largest component alone, for one
+            layer.data = data
+        return layer
+
+    def _add(self, layers: list[Any], source: Any, *, above: bool) -> None:
+        """Put layers into the viewer, right above their source or on top."""
+        at = self._viewer.layers.index(source) + 1 if source in self._viewer.layers else None
+        for offset, layer in enumerate(layers):
+            if layer in self._viewer.layers:
+                continue
+            if at is None or not above:
+                self._viewer.layers.append(layer)
+            else:
+                self._viewer.layers.insert(at + offset, layer)
 
     def mark_outdated(self, source: Any) -> None:
         """Rename the results of a source so that nobody takes them for current ones."""

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,10 @@ from napari.qt.threading import GeneratorWorker, create_worker
 from qtpy.QtCore import QObject, Signal
 
 from napari_attention_unet.errors import AttentionUNetError
+from napari_attention_unet.prediction import Prediction, Region
 
 from .models import ModelStore
-from .request import Answer, Progress, Request
+from .request import Answer, Progress, Request, together
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,6 +44,8 @@ class Runner(QObject):
         self._models = models
         self._generation = 0
         self._stop: threading.Event | None = None
+        self._telling = False
+        self._region: Region | None = None
 
     @property
     def busy(self) -> bool:
@@ -87,11 +91,21 @@ class Runner(QObject):
         """Stop the run and drop whatever it answers."""
         self.cancel()
         self._stop = None
+        self._region = None
         self._generation += 1
 
     def _on_progress(self, progress: Progress) -> None:
-        if progress.generation == self._generation:
+        if progress.generation != self._generation:
+            return
+        progress = replace(progress, region=together(self._region, progress.region))
+        if self._telling:  # napari's progress bar serves the event loop in the middle of it
+            self._region = progress.region
+            return
+        self._telling, self._region = True, None
+        try:
             self.progressed.emit(progress)
+        finally:
+            self._telling = False
 
     def _on_answer(self, answer: Answer) -> None:
         if answer.generation == self._generation:
@@ -153,33 +167,56 @@ def run(
     """
     started = time.perf_counter()
     steps: Generator[Progress, None, Answer] | None = None
+    sofar = _SoFar()
     try:
         yield Progress(generation, None, f"Reading {models.title(request.model)}")
-        steps = _steps(request, models, generation)
-        reported = 0.0
+        steps = _steps(request, models, generation, sofar)
+        reported, region = 0.0, None
         while not stop.is_set():
             try:
                 progress = next(steps)
             except StopIteration as end:
                 answer: Answer = end.value
                 return answer
+            region = together(region, progress.region)
             now = time.perf_counter()
             if now - reported >= REPORT_EVERY:
                 reported = now
-                yield progress
-        return _cancelled(generation, steps, started)
+                yield replace(progress, region=region)
+                region = None
+        return replace(_cancelled(generation, steps, started), partial=sofar.predictions)
     except Exception as error:  # whatever it is, the panel says it
         seconds = time.perf_counter() - started
         sentence, details = explain(error)
         error.__traceback__ = None  # it holds the frames, and they the tensors
-        return Answer(generation, error=sentence, details=details, seconds=seconds)
+        return Answer(
+            generation,
+            error=sentence,
+            details=details,
+            seconds=seconds,
+            partial=sofar.predictions,
+        )
     finally:
         if steps is not None:
             steps.close()
 
 
+class _SoFar:
+    """What a run computed of its volumes."""
+
+    def __init__(self) -> None:
+        self.done: list[Prediction] = []
+        self.growing: Prediction | None = None
+
+    @property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """Of volumes that are done, and of the one that is run if any of it is there."""
+        growing = () if self.growing is None else (self.growing,)
+        return (*self.done, *growing)
+
+
 def _steps(
-    request: Request, models: ModelStore, generation: int
+    request: Request, models: ModelStore, generation: int, sofar: _SoFar
 ) -> Generator[Progress, None, Answer]:
     from napari_attention_unet.inspect.measures import gate_measures
     from napari_attention_unet.predict import predict_steps
@@ -193,14 +230,17 @@ def _steps(
         prediction = None
         for step in predict_steps(model, volume, request.settings):
             prediction = step.prediction
+            if step.region is not None:
+                sofar.growing = step.region.partial
             done = (index + step.done / max(step.total, 1e-9)) / count
             elapsed = time.perf_counter() - started
             left = elapsed * (1 - done) / done if done > 0.02 and elapsed > 0.5 else None
-            yield Progress(generation, done, prefix + step.message, left)
+            yield Progress(generation, done, prefix + step.message, left, step.region, index)
         assert prediction is not None
         yield Progress(generation, (index + 1) / count, prefix + "Measuring the gates")
         measures.append(tuple(gate_measures(prediction)))
         predictions.append(prediction)
+        sofar.done, sofar.growing = predictions, None
     seconds = time.perf_counter() - started
     return Answer(generation, tuple(predictions), tuple(measures), seconds=seconds)
 

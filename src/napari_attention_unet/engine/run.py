@@ -23,7 +23,8 @@ from napari_attention_unet.engine.tiles import run_tiles
 from napari_attention_unet.engine.tiling import Cut, Reach, samples_per_voxel
 from napari_attention_unet.engine.whole import Progress, run_whole
 from napari_attention_unet.errors import InputError, MemoryBudgetError, NotFiniteError
-from napari_attention_unet.graph.lower import Program, memory_format
+from napari_attention_unet.graph.around import memory_format
+from napari_attention_unet.graph.lower import Program
 from napari_attention_unet.volume import Shape3
 
 #: Gives the network lowered for a device and precision.
