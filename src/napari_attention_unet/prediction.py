@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from .models.card import ClassInfo
 from .volume import Vec3, Volume
+
+if TYPE_CHECKING:
+    import xarray
+
+    from .io.save import Format
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class GateMap:
         return parts[0] if len(set(parts)) == 1 else "·".join(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The result of one run.
 
@@ -87,6 +93,43 @@ class Prediction:
             if gate.name == name:
                 return gate
         raise KeyError(f"no gate '{name}'; there are {[g.name for g in self.gates]}")
+
+    def __repr__(self) -> str:
+        """In one line; the arrays are too long for one."""
+        gates = ", ".join(f"{gate.name} {tuple(gate.coefficients.shape)}" for gate in self.gates)
+        size = tuple(self.mask.shape)
+        return f"Prediction({self.volume.name!r}, mask {size}, gates: {gates or 'none'})"
+
+    # What follows is for scripts and notebooks, and done in the layers above.
+
+    def _repr_html_(self) -> str:
+        from napari_attention_unet.notebook import html
+
+        return html(self)
+
+    def save(self, folder: str | Path, format: str = "auto") -> Path:  # noqa: A002
+        """Save it in a folder of its own; see `napari_attention_unet.io.save`."""
+        from napari_attention_unet.io.save import save
+
+        return save(self, folder, cast("Format", format))
+
+    def to_layers(self) -> list[tuple[Any, dict[str, Any], str]]:
+        """Mask, probabilities and gates as napari takes them, placed by the volume's geometry.
+
+        Returns
+        -------
+        list of (data, keyword arguments, layer type)
+            For ``napari.layers.Layer.create``.
+        """
+        from napari_attention_unet.io.result_layers import prediction_layers
+
+        return prediction_layers([self])
+
+    def to_xarray(self) -> xarray.Dataset:
+        """A dataset with world coordinates; see `napari_attention_unet.notebook.to_xarray`."""
+        from napari_attention_unet.notebook import to_xarray
+
+        return to_xarray(self)
 
 
 Slices = tuple[slice, slice, slice]

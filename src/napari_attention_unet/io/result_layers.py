@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from napari_attention_unet.prediction import Prediction
-from napari_attention_unet.volume import Part, Storage, Volume
+from napari_attention_unet.volume import Part, Storage
 
 from .image import FileImage
 from .layers import layers_from_prediction
@@ -15,6 +18,8 @@ from .napari_reader import LayerData, layers_of
 from .open_result import open_result, source_of
 from .placement import layer_like
 from .readers import open_image
+
+_OUTPUTS = ("mask", "probabilities", "gates")
 
 
 class ResultLayers(NamedTuple):
@@ -44,32 +49,50 @@ def result_layers(folder: str | Path) -> ResultLayers:
         If it holds no complete result.
     """
     predictions = open_result(folder)
-    volume = predictions[0].volume
-    if source_of(predictions[0]) is not None and volume.storage is not None:
-        image = layers_of(open_image(volume.storage.path))
-        source = image[0]
-    else:  # its place is known all the same
-        image = []
-        predictions = [replace(p, volume=p.volume.replace(part=Part())) for p in predictions]
-        source = layers_of(_without_voxels(volume))[0]
-    data, arguments, _ = source
-    outputs = ("mask", "probabilities", "gates")
+    storage = predictions[0].volume.storage
+    if storage is None or source_of(predictions[0]) is None:  # the place is known all the same
+        return ResultLayers(predictions, [], prediction_layers(predictions))
+    image = layers_of(open_image(storage.path))
+    data, arguments, _ = image[0]
     series = predictions if len(predictions) > 1 else predictions[0]
-    stand_in = layer_like(data, arguments)
-    results = layers_from_prediction(series, stand_in, outputs=outputs)
+    results = layers_from_prediction(series, layer_like(data, arguments), outputs=_OUTPUTS)
     return ResultLayers(predictions, image, results)
 
 
-def _without_voxels(volume: Volume) -> FileImage:
-    storage = volume.storage or Storage("", "")
+def prediction_layers(predictions: Sequence[Prediction]) -> list[LayerData]:
+    """Layers of predictions without that of their image, placed by the volume's own geometry.
+
+    Parameters
+    ----------
+    predictions : sequence of Prediction
+        Time points of one series.
+    """
+    data, arguments, _ = layers_of(_without_voxels(predictions))[0]
+    alone = [
+        replace(p, volume=p.volume.replace(part=Part(time_index=t)))
+        for t, p in enumerate(predictions)
+    ]
+    series = alone if len(alone) > 1 else alone[0]
+    return layers_from_prediction(series, layer_like(data, arguments), outputs=_OUTPUTS)
+
+
+def _without_voxels(predictions: Sequence[Prediction]) -> FileImage:
+    """What stands in for the image."""
+    volume = predictions[0].volume
+    times = [p.volume.time or 0.0 for p in predictions]
+    step = times[1] - times[0] if len(times) > 1 and times[1] > times[0] else 1.0
+    empty = np.broadcast_to(np.zeros((), np.uint8), (len(times), 1, *volume.shape))
     return FileImage(
-        levels=(volume.data[None],),
-        axes="ZYX",
+        levels=(empty,),
+        axes="T" * (len(times) > 1) + "ZYX",
         name=volume.name,
-        storage=storage,
+        storage=volume.storage or Storage("", ""),
         spacing=volume.spacing,
         translate=volume.translate,
         units=volume.units,
         orientation=volume.orientation,
         affine=volume.affine,
+        time_step=step,
+        time_start=times[0],
+        time_unit=volume.time_unit,
     )
