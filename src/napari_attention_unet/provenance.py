@@ -47,6 +47,10 @@ def provenance_of(
         "sha256": model.sha256,
         "architecture": card.architecture,
         "assumptions": list(card.assumptions),
+        "checkpoint_options": {
+            option.name: {"value": option.value, "stated": option.stated}
+            for option in model.options
+        },
         "options": settings.as_json(),
         "normalization": asdict(job.normalization),
         "device": device,

@@ -94,7 +94,7 @@ def test_a_file_or_a_folder_is_chosen_with_the_button(
     monkeypatch.setattr(panel.model, "open", opened.append)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_a: str(tmp_path))
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_a: ("/models/best.pth", ""))
-    file_action, folder_action = named(panel, "browse").menu().actions()
+    file_action, folder_action, _class_action = named(panel, "browse").menu().actions()
     file_action.trigger()
     folder_action.trigger()
     assert opened == ["/models/best.pth", str(tmp_path)]

@@ -331,8 +331,10 @@ def test_options_are_assumed_until_chosen_and_go_with_the_run(panel_of, plain: P
         np.testing.assert_allclose(layer.data, gate.coefficients, atol=1e-6)
     finest = gates[-1]  # the deepest gate lies on the grid of its gating signal
     other = before[finest.metadata[RESULT_KEY]["gate"]]
-    assert np.abs(finest.data - other.data).max() > 1e-3
+    assert np.abs(finest.data - other.data).max() > 1e-4
     about = gates[0].metadata[RESULT_KEY]
+    assert about["checkpoint_options"]["align_corners"] == {"value": True, "stated": True}
+    assert about["checkpoint_options"]["gate_mode"]["stated"] is False
     assert not any("align_corners" in text for text in about["assumptions"])
     assert load_model(plain).card.arguments["align_corners"] is True, "it was not remembered"
 

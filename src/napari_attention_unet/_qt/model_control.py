@@ -6,7 +6,7 @@ from typing import Any
 
 from qtpy.QtCore import QObject, Signal
 
-from . import trust_dialog
+from . import network_dialog, trust_dialog
 from .class_layers import show_classes
 from .model_part import ModelPart
 from .models import ModelFacts
@@ -38,6 +38,7 @@ class ModelControl(QObject):
         prefetch.described.connect(self._on_described)
         part.chosen.connect(self._choose)
         part.allowing.connect(self._ask)
+        part.naming.connect(self._name_network)
         part.card.option_chosen.connect(self._state)
         part.card.classes_changed.connect(self._name_classes)
         part.card.save.connect(self._save)
@@ -70,6 +71,14 @@ class ModelControl(QObject):
         if trust_dialog.ask_trust(self._part, facts.question) and self._part.facts is facts:
             self._part.reading()
             self._prefetch.trust(facts.name, facts.question)
+
+    def _name_network(self) -> None:
+        name = self._part.name
+        network = network_dialog.ask_network(self._part)
+        if network is not None and name == self._part.name:
+            self._asks = True
+            self._part.reading()
+            self._prefetch.name_network(name, *network)
 
     def _state(self, option: str, value: Any) -> None:
         self._part.reading()

@@ -32,6 +32,7 @@ class ModelPart(QWidget):
     chosen = Signal(str)  #: another model is to be read
     changed = Signal()  #: the person chose something
     allowing = Signal()  #: the person wants to say whether the file may run its code
+    naming = Signal()  #: the person wants to name the Python class of the network
 
     def __init__(self, choices: Choices, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -200,6 +201,7 @@ class ModelPart(QWidget):
         for text, slot in (
             ("Open a checkpoint file …", self._browse_files),
             ("Open a folder: MONAI bundle, BioImage.IO …", self._browse_folders),
+            ("Name the Python class of its network …", self.naming.emit),
         ):
             action = menu.addAction(text)
             if action is not None:

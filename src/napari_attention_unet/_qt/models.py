@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_attention_unet.errors import InputError, TrustRequired
+from napari_attention_unet.errors import AttentionUNetError, InputError, TrustRequired
 from napari_attention_unet.models import ClassInfo, ModelCard, bundled_models
 from napari_attention_unet.models.bundled import resolve
 from napari_attention_unet.models.card_file import (
@@ -188,6 +188,14 @@ class ModelStore:
             self._of(name)[option] = said
             return self._remember(self.get(name))
 
+    def name_network(self, name: str, architecture: str, arguments: Mapping[str, Any]) -> str:
+        """Say of which Python class a network that is not known is made. Returns as `state`."""
+        with self._lock:
+            said = self._of(name)
+            said.pop("trust", None)  # it was said of something else
+            said |= {"architecture": architecture, "arguments": dict(arguments)}
+            return self._remember(self.get(name))
+
     def name_classes(self, name: str, classes: Sequence[ClassInfo]) -> str:
         """Name and colour the classes; the network is not read again. Returns as `state`."""
         with self._lock:
@@ -203,12 +211,13 @@ class ModelStore:
     def trust(self, name: str, question: TrustRequired) -> str:
         """The person said that this content may run its code. Returns as `state`."""
         with self._lock:
-            self._of(name)["trust"] = True
+            said = self._of(name)
+            said["trust"] = True
             try:
                 remember(question.sha256, ModelStore.title(name))
             except OSError as error:
                 return f"The answer holds until napari closes; it cannot be remembered ({error})."
-            return ""
+            return self._remember(self.get(name)) if "architecture" in said else ""
 
     def save_card(self, name: str) -> str:
         """Save the card beside the checkpoint. Returns what came of it, in a sentence."""
@@ -231,10 +240,13 @@ class ModelStore:
         """Take back all that was said of a model, now or at an earlier start; trust stays."""
         with self._lock:
             said = self._of(name)
-            trust = {"trust": True} if "trust" in said else {}
+            digest = self._digest(name)  # before, as a named class may be what opens it
+            trust = {"trust": True} if "trust" in said and "architecture" not in said else {}
             said.clear()
-            said.update(trust)
-            forget_card(self.get(name).sha256)
+            said |= trust
+            digest = digest or self._digest(name)
+            if digest:
+                forget_card(digest)
             self._kept.clear()
             return "Back to what the checkpoint and its card say."
 
@@ -246,6 +258,13 @@ class ModelStore:
     def _of(self, name: str) -> dict[str, Any]:
         """What was said of a model, to be changed."""
         return self._said.setdefault(self._key(name)[:2], {})
+
+    def _digest(self, name: str) -> str:
+        """Hash of a checkpoint's content; empty if it cannot be opened as it stands."""
+        try:
+            return str(self.get(name).sha256)
+        except AttentionUNetError:
+            return ""
 
     def _keep(self, key: _Key, model: Any) -> None:
         self._kept[key] = model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,11 @@ class Prefetch(QObject):
     def state(self, name: str, option: str, value: Any) -> None:
         """Load it with this value of an option, and those that were said before."""
         self._start(name, partial(self._models.state, name, option, value))
+
+    def name_network(self, name: str, architecture: str, arguments: Mapping[str, Any]) -> None:
+        """Load it as a network of this Python class."""
+        change = partial(self._models.name_network, name, architecture, dict(arguments))
+        self._start(name, change)
 
     def name_classes(self, name: str, classes: Sequence[ClassInfo]) -> None:
         """Name and colour its classes."""

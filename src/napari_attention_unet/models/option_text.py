@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from ast import literal_eval
 from typing import Any
+
+from napari_attention_unet.errors import InputError
 
 _SWITCH = {"yes": True, "true": True, "no": False, "false": False}
 
@@ -27,3 +30,23 @@ def from_text(text: str) -> Any:
         return literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+def arguments_of(text: str) -> dict[str, Any]:
+    """Keyword arguments as they are written in a call: ``"in_channels=1, widths=(8, 16)"``.
+
+    Raises
+    ------
+    InputError
+        If it is anything but names and literals.
+    """
+    try:
+        call = ast.parse(f"call({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+            raise ValueError
+        return {str(each.arg): literal_eval(each.value) for each in call.keywords}
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise InputError(
+            f"The arguments '{text}' are not understood; write them as in_channels=1, "
+            "widths=(8, 16), norm='batch'."
+        ) from error
