@@ -105,9 +105,13 @@ def test_reduced_precision_decides_in_float32(blog_net):
         (psi,) = (by_name[name] for name in sigmoid.inputs)
         assert isinstance(psi, Convolution)
         assert sigmoid.dtype == psi.dtype == psi.weights[0].dtype == torch.float32
-        (hidden,) = (by_name[name] for name in psi.inputs)
-        assert hidden.dtype == torch.bfloat16
-    assert sum(op.dtype == torch.bfloat16 for op in program.operations) > 18
+        (total,) = (by_name[name] for name in psi.inputs)
+        assert total.dtype == total.result == torch.float32
+        assert {by_name[name].result for name in total.inputs} == {torch.bfloat16}
+    (first,) = (op for op in program.operations if blog_net.graph.input in op.inputs)
+    assert first.dtype == torch.float32
+    assert first.result == torch.bfloat16
+    assert sum(op.dtype == torch.bfloat16 for op in program.operations) > 15
 
 
 def test_reduced_precision_is_near(blog_net):

@@ -72,7 +72,9 @@ def test_convolution(kernel, shape, kernel_size, stride, padding, dilation, slop
     if slope is not None:
         expected = F.leaky_relu(expected, slope)
     activation = None if slope is None else Activation(slope)
-    op = Convolution("y", ("x",), torch.float32, (weight,), bias, geometry, activation, kernel)
+    op = Convolution(
+        "y", ("x",), torch.float32, torch.float32, (weight,), bias, geometry, activation, kernel
+    )
     result = assembled(op, [x], expected.shape[2], marks)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
 
@@ -106,7 +108,9 @@ def test_transposed_convolution(kernel, shape, axes, groups, marks):
     x, weight = values(1, 4, *shape), values(4, 6 // groups, *kernel_size, seed=1)
     bias = torch.arange(6.0)
     expected = F.conv_transpose3d(x, weight, bias, stride, padding, extra, groups, dilation)
-    op = TransposedConvolution("y", ("x",), torch.float32, (weight,), bias, geometry, None, kernel)
+    op = TransposedConvolution(
+        "y", ("x",), torch.float32, torch.float32, (weight,), bias, geometry, None, kernel
+    )
     result = assembled(op, [x], expected.shape[2], marks)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4)
 

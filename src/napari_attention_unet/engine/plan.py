@@ -352,7 +352,7 @@ def peak_bytes(
     alive = {program.graph.input: size(program.graph.input, torch.float32)}
     results = peak = 0
     for op in operations:
-        alive[op.name] = size(op.name, op.dtype)
+        alive[op.name] = size(op.name, op.result)
         peak = max(peak, results + sum(alive.values()))
         if op.name in wanted:
             results += size(op.name, torch.float32)

@@ -131,7 +131,7 @@ def _read_downstream(program: Program, gates: Collection[str]) -> set[str]:
 
 
 def _bytes(program: Program, names: Collection[str], extent: Shape3) -> int:
-    sizes = {op.name: op.dtype.itemsize for op in program.operations}
+    sizes = {op.name: op.result.itemsize for op in program.operations}
     return sum(prod(program.shape_at(name, extent)) * sizes[name] for name in names)
 
 

@@ -177,7 +177,7 @@ def dtypes_of(program: Program, operations: Collection[Operation]) -> dict[str, 
     source = program.graph.input
     readers = {op.dtype for op in operations if source in op.inputs}
     kept = readers.pop() if len(readers) == 1 else torch.float32
-    return {source: kept, **{op.name: op.dtype for op in operations}}
+    return {source: kept, **{op.name: op.result for op in operations}}
 
 
 def plan_stream(

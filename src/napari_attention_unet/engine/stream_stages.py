@@ -168,7 +168,7 @@ class _Stages:
                 last[name] = max(last.get(name, 0), self.stage[op.name])
 
     def _bytes(self, name: str, op: Operation) -> int:
-        return prod(self.program.shape_at(name, self.extent)) * op.dtype.itemsize
+        return prod(self.program.shape_at(name, self.extent)) * op.result.itemsize
 
 
 class _Builder:

@@ -35,7 +35,7 @@ class _Folded:
 
 
 def convolution(
-    around: Around, node: Node, device: torch.device, dtype: torch.dtype
+    around: Around, node: Node, device: torch.device, dtype: torch.dtype, kept: torch.dtype
 ) -> Operation | None:
     """The operation of a (transposed) convolution, or None where it has an unusual form.
 
@@ -49,6 +49,8 @@ def convolution(
         Where it runs.
     dtype : torch.dtype
         In which it shall compute.
+    kept : torch.dtype
+        Of its output.
     """
     first = _folded(around, node)
     if first is None:
@@ -77,7 +79,8 @@ def convolution(
     bias = None if bias is None else bias.to(device, dtype)
     kernel, laid_out = choose(weights, bias, geometry, activation)
     make = TransposedConvolution if geometry.transposed else Convolution
-    return make(last.name, tuple(inputs), dtype, laid_out, bias, geometry, activation, kernel)
+    names = tuple(inputs)
+    return make(last.name, names, dtype, kept, laid_out, bias, geometry, activation, kernel)
 
 
 def skipped(around: Around, node: Node) -> bool:

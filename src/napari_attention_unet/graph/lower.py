@@ -2,7 +2,8 @@
 
 Batch normalisation and activations are folded into the convolutions before them, weights are cast
 and laid out once, and each convolution gets its kernel. In reduced precision, what decides stays in
-float32: the convolution before each gate's sigmoid, the sigmoid, and the output.
+float32: the convolutions before each gate's sigmoid, the sigmoid, and the output; and the input is
+read in float32 by the first convolution, which has few channels and is no slower for it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ _REDUCTIONS = ("mean", "sum", "amax", "amin")
 #: Operators that may reduce all voxels to one, and whether to the largest.
 _POOLS = {"mean": False, "adaptive_avg_pool3d": False, "adaptive_max_pool3d": True, "amax": True}
 _SPACE = (2, 3, 4)
+_WEIGHTED = ("conv3d", "conv_transpose3d", "linear")
+#: What may lie between a gate's convolutions.
+_IN_SUMS = ("add", "relu", "leaky_relu", "prelu", "batch_norm", "upsample_trilinear3d")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +160,11 @@ class _Lowering:
         self.exact = set() if dtype == torch.float32 else self._deciding()
 
     def _deciding(self) -> set[str]:
-        """Nodes back from the output and from each gate up to the convolution before."""
+        """Nodes back from the output and from each gate up to the convolution before.
+
+        From a gate also the sum before that, where it is one of convolutions that read each voxel
+        but once: of the skip and of the gating signal.
+        """
         found: set[str] = set()
         waiting = list(self.around.kept)
         while waiting:
@@ -164,8 +172,28 @@ class _Lowering:
             if node is None or node.name in found:
                 continue
             found.add(node.name)
-            if node.op not in ("conv3d", "conv_transpose3d", "linear"):
+            if node.op not in _WEIGHTED:
                 waiting.extend(node.inputs)
+            elif node.op == "conv3d" and node.shape[1] == 1:
+                found |= self._sum(node.inputs[0]) or set()
+        return found
+
+    def _sum(self, name: str) -> set[str] | None:
+        """The nodes of a sum of cheap convolutions; None where there is something else in it."""
+        node = self.graph.nodes.get(name)
+        if node is None or (node.op not in _WEIGHTED and node.op not in _IN_SUMS):
+            return None
+        found = {name}
+        if node.op in _WEIGHTED:
+            kernel = self.graph.constants[node.inputs[1]].shape[2:] if node.op == "conv3d" else ()
+            once = all(k <= s for k, s in zip(kernel, node.args[3], strict=False))
+            return found if kernel and once else None
+        for source in node.inputs:
+            if source not in self.graph.constants:
+                part = self._sum(source)
+                if part is None:
+                    return None
+                found |= part
         return found
 
     def operation(self, node: Node) -> Operation:
@@ -191,7 +219,10 @@ class _Lowering:
         return made if made is not None else self._generic(node)
 
     def _convolution(self, node: Node) -> Operation | None:
-        return convolution(self.around, node, self.device, self._dtype(node))
+        kept = self._dtype(node)
+        # rounding what is read would cost more than all rounding after it
+        dtype = torch.float32 if self.graph.input in node.inputs else kept
+        return convolution(self.around, node, self.device, dtype, kept)
 
     # --- what is known ---------------------------------------------------------------------------
 

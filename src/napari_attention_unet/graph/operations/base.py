@@ -54,12 +54,17 @@ class Operation:
     inputs : tuple of str
         The values that it reads.
     dtype : torch.dtype
-        In which it computes, and of its output; inputs of another type are cast.
+        In which it computes; inputs of another type are cast.
     """
 
     name: str
     inputs: tuple[str, ...]
     dtype: torch.dtype
+
+    @property
+    def result(self) -> torch.dtype:
+        """Type of its output."""
+        return self.dtype
 
     @property
     def local(self) -> bool:

@@ -21,6 +21,8 @@ class Weighted(Operation):
 
     Attributes
     ----------
+    kept : torch.dtype
+        Of the output, where it is not the one in which this computes.
     weights : tuple of Tensor
         As `kernel` takes them, batch normalisation folded in.
     bias : Tensor or None
@@ -33,11 +35,17 @@ class Weighted(Operation):
         As `choose` found it.
     """
 
+    kept: torch.dtype
     weights: tuple[Tensor, ...]
     bias: Tensor | None
     geometry: Geometry
     activation: Activation | None
     kernel: Kernel
+
+    @property
+    def result(self) -> torch.dtype:
+        """As `kept` says."""
+        return self.kept
 
     def _multiply_adds(self, samples: Shape) -> float:
         """Two for each, when every one of `samples` meets every tap."""
@@ -68,11 +76,14 @@ class Convolution(Weighted):
 
     def run(self, pieces: Sequence[Any], window: Window) -> Tensor:
         """Zeros are put at the true ends of the volume alone."""
-        return self._run(pieces, window, None)
+        return self._run(pieces, window, None).to(self.kept)
 
     def run_into(self, pieces: Sequence[Any], window: Window, out: Tensor) -> None:
         """The same, in place."""
-        self._run(pieces, window, out)
+        if out.dtype == self.dtype:
+            self._run(pieces, window, out)
+        else:
+            out.copy_(self._run(pieces, window, None))
 
     def _run(self, pieces: Sequence[Any], window: Window, out: Tensor | None) -> Tensor:
         g = self.geometry
@@ -136,7 +147,7 @@ class TransposedConvolution(Weighted):
         padding = (cut, g.padding[1], g.padding[2])
         more = (extra, g.output_padding[1], g.output_padding[2])
         y = self.kernel([x], self.weights, self.bias, g, padding, more, self.activation, None)
-        return y.narrow(2, before - cut, wanted)
+        return y.narrow(2, before - cut, wanted).to(self.kept)
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""

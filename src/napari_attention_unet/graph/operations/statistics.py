@@ -17,7 +17,7 @@ from .base import Operation, Range, Shape, Window
 from .kernels import Activation
 from .normalization import scale_and_shift
 
-_SPACE = (1, 2, 3, 4)
+_SPACE = (0, 2, 3, 4)
 
 
 class Summary(Protocol):
@@ -111,16 +111,19 @@ class GroupNormalization(Statistical):
 
     def measure(self, piece: Tensor) -> Moments:
         """Statistics of a range of input planes."""
-        # wide reductions of float32 values: no wide copy of the piece
+        if piece.device.type == "cpu":  # ten times faster there than the general operator
+            mean, variance = torch.batch_norm_update_stats(piece, None, None, 0.0)
+        else:
+            variance, mean = torch.var_mean(piece.float(), _SPACE, correction=0)
         wide = _wide(piece.device)
-        grouped = piece.float().view(self.groups, -1, *piece.shape[2:])
-        count = grouped.numel() // self.groups
-        mean = grouped.mean(_SPACE, dtype=wide)
-        centred = grouped - mean.float().view(-1, 1, 1, 1, 1)
-        rest = centred.sum(_SPACE, dtype=wide)
-        # what rounding the mean to float32 left
-        squares = centred.square_().sum(_SPACE, dtype=wide) - rest**2 / count
-        return Moments(count, mean, squares)
+        mean, variance = mean.to(wide), variance.to(wide)
+        # channels of a group are merged as ranges of planes are
+        means = mean.view(self.groups, -1)
+        mean = means.mean(1)
+        variance = variance.view(self.groups, -1).mean(1)
+        variance = variance + (means - mean.unsqueeze(1)).square().mean(1)
+        count = piece.numel() // self.groups
+        return Moments(count, mean, variance * count)
 
     def apply(self, piece: Tensor, summary: Moments) -> Tensor:
         """Normalise, scale, shift, activate."""
