@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import sys
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,9 @@ def docked(viewer, checkpoint: Path, qtbot, monkeypatch: pytest.MonkeyPatch):
     Tests share loaded models, as tracing one takes a second. Returns the viewer and the panel.
     """
 
-    monkeypatch.setattr(sys.modules["napari_attention_unet.predict"], "load_model", load_once)
+    # the name in the package is the function
+    predict = importlib.import_module("napari_attention_unet.predict")
+    monkeypatch.setattr(predict, "load_model", load_once)
     kept.save(Choices(model=str(checkpoint), recent=[str(checkpoint)]))
     _dock, panel = viewer.window.add_plugin_dock_widget("napari-attention-unet", "Attention U-Net")
     settle(qtbot, panel)

@@ -9,19 +9,27 @@ from qtpy.QtCore import QObject
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.inspect.measures import most_telling
+from napari_attention_unet.prediction import Prediction
 from napari_attention_unet.settings import Settings
 from napari_attention_unet.volume import Volume
 
+from .checks_control import ChecksControl
 from .choices import Choices, save
+from .compare_control import CompareControl
 from .files import Drops
 from .gates_part import EMPTY, NONE_FOUND, NOT_SHOWN
+from .history_control import HistoryControl
 from .inspection import Inspection
+from .intervene_control import InterveneControl
+from .measure_control import MeasureControl
 from .model_control import ModelControl
 from .models import ModelFacts, ModelStore
 from .oblique import is_oblique, is_shown_oblique, show_oblique
-from .outcome import READY, RESET, Said, cancelled, done, not_ready, outdated, removed
+from .outcome import KEPT, READY, RESET, Said, cancelled, done, not_ready, outdated, removed
+from .overlay_control import OverlayControl
 from .prefetch import Prefetch
 from .probe_control import ProbeControl
+from .report_control import ReportControl
 from .request import Answer, Progress, Request, parse_spacing
 from .results import Results
 from .runs import FinishedRun
@@ -40,6 +48,11 @@ class _Run:
     replace: bool
     model: str
     request: Request
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where the layers go."""
+        return {"replace": self.replace, "leading": self.leading}
 
 
 class Controller(QObject):
@@ -74,6 +87,13 @@ class Controller(QObject):
         self.results = Results(viewer, self._on_outdated)
         self.inspection = Inspection(viewer, self.models, panel.foot, self)
         self.probe = ProbeControl(self.inspection, panel.gates, panel.probe, panel.profile)
+        self.overlays = OverlayControl(self.inspection, panel.overlays, panel.probe.overlay)
+        self.measure = MeasureControl(self.inspection, panel.measure)
+        self.intervene = InterveneControl(self.inspection, panel.intervene)
+        self.checks = ChecksControl(self.inspection, panel.gradcam, panel.sanity)
+        self.history = HistoryControl(self.inspection, panel.history, panel.image, self.settings)
+        self.compare = CompareControl(self.inspection, panel.compare)
+        self.report = ReportControl(self.inspection, panel.measure.report, self._extras)
 
         self.model_control.described.connect(self._on_facts)
         self.prefetch.devices_found.connect(self._model.show_devices)
@@ -84,6 +104,8 @@ class Controller(QObject):
         self.inspection.said.connect(self._say)
         self.inspection.changed.connect(self.refresh)
         self.link.layers_changed.connect(self._image.refresh)
+        self.link.layers_changed.connect(self.inspection.layers_changed)
+        self.link.drawn.connect(self.probe.plot)
         self.link.removed.connect(self._on_removed)
         self.link.drawn.connect(self._on_drawn)
         self.link.stepped.connect(self._on_step)
@@ -161,12 +183,15 @@ class Controller(QObject):
         InputError
             If the image cannot be run.
         """
+        return Request(self._image.volumes(), self._model.name, self.settings())
+
+    def settings(self) -> Settings:
+        """How a run is wanted."""
         choices = self.choices()
-        volumes = self._image.volumes()
         normalize: str | tuple[float, float] = choices.normalize
         if normalize == "window" and choices.window:
             normalize = (choices.window[0], choices.window[1])
-        settings = Settings(
+        return Settings(
             spacing=parse_spacing(choices.spacing),
             device=choices.device,
             precision=choices.precision,
@@ -177,7 +202,6 @@ class Controller(QObject):
             memory=choices.memory or None,
             keep_largest=choices.keep_largest,
         )
-        return Request(volumes, self._model.name, settings)
 
     def cancel(self) -> None:
         """Stop what is under way."""
@@ -222,7 +246,8 @@ class Controller(QObject):
         self.drops.close()
         self.link.close()
         self.results.close()
-        self.probe.close()
+        for control in (self.probe, self.measure, self.intervene, self.history, self.compare):
+            control.close()
         self.inspection.close()
         self._gates.clear()
         self._view.close_events()
@@ -232,6 +257,8 @@ class Controller(QObject):
     # --- what comes back ------------------------------------------------------------------------
 
     def _on_progress(self, progress: Progress) -> None:
+        if self._run is not None and progress.region is not None:
+            self.results.grow(progress, self._run.sources[0], self._run.outputs, **self._run.place)
         if not self.runner.cancelling:
             self._foot.show_progress(progress)
 
@@ -241,8 +268,10 @@ class Controller(QObject):
         self.inspection.set_running(False)
         if run is None:
             return
+        kept = not answer.predictions and self._keep_partial(run, answer.partial)
         if answer.error:
-            self._said = Said(answer.error, "error", answer.details)
+            sentence = f"{answer.error} {KEPT}" if kept else answer.error
+            self._said = Said(sentence, "error", answer.details)
         elif answer.predictions:
             try:
                 self._show(run, answer)
@@ -252,6 +281,9 @@ class Controller(QObject):
             self._said = cancelled(answer)
         self.prefetch.find_devices()
         self.refresh()
+
+    def _keep_partial(self, run: _Run, partial: tuple[Prediction, ...]) -> bool:
+        return self.results.stop_growing(partial, run.sources[0], run.outputs, **run.place)
 
     def _show(self, run: _Run, answer: Answer) -> None:
         source = run.sources[0]
@@ -263,8 +295,7 @@ class Controller(QObject):
             answer,
             source,
             run.outputs,
-            replace=run.replace,
-            leading=run.leading,
+            **run.place,
             first=telling,
         )
         found = len(answer.measures[0])
@@ -312,6 +343,7 @@ class Controller(QObject):
         self.inspection.runs.forget_without_layers()
         if self._run is not None and layer in self._run.sources:
             self.runner.abandon()
+            self.results.stop_growing((), layer, self._run.outputs, **self._run.place)
             self._run = None
             self._foot.end()
             self._said = removed(layer.name)
@@ -343,6 +375,10 @@ class Controller(QObject):
         """Say something until the next choice; an empty text takes back what was said."""
         self._said = Said(text, role, details) if text else None
         self.refresh()
+
+    def _extras(self) -> dict[str, Any]:
+        """What a report can tell beside the run itself."""
+        return {"reference": self.measure.comparison, "ablation": self.intervene.ablation}
 
     def _volume(self) -> tuple[Volume | None, str]:
         try:

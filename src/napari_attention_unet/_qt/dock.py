@@ -11,13 +11,19 @@ from qtpy.QtGui import QDragEnterEvent, QDragLeaveEvent, QDropEvent, QKeyEvent
 from qtpy.QtWidgets import QFrame, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from .advanced_part import AdvancedPart
+from .checks_part import GradCamFold, SanityFold
 from .choices import load
+from .compare_part import CompareFold
 from .controller import Controller
 from .files import local_files
 from .form import rule
 from .gates_part import GatesPart
+from .history_part import HistoryPart
 from .image_part import ImagePart
+from .intervene_part import IntervenePart
+from .measure_part import MeasurePart
 from .model_part import ModelPart
+from .overlay_part import OverlayPart
 from .probe_part import ProbePart
 from .profile_part import ProfilePart
 from .run_part import RunPart
@@ -39,8 +45,8 @@ class AttentionUNetPanel(QWidget):
 
     Attributes
     ----------
-    image, model, advanced, view, gates, probe, profile, foot : QWidget
-        Its parts.
+    image, model, advanced, view, gates, probe, profile, overlays, measure, intervene, gradcam
+        Its parts, each a QWidget, as are `sanity`, `history`, `compare` and `foot`.
     tabs : Tabs
         In which they lie.
     controller : Controller
@@ -66,10 +72,15 @@ class AttentionUNetPanel(QWidget):
         self.gates = GatesPart(choices.scaling)
         self.probe = ProbePart()
         self.profile = ProfilePart()
+        self.overlays = OverlayPart()
+        self.measure = MeasurePart(viewer)
+        self.intervene = IntervenePart(viewer)
+        self.gradcam, self.sanity = GradCamFold(viewer), SanityFold()
+        self.history, self.compare = HistoryPart(), CompareFold()
         self.foot = RunPart(choices.replace)
         self._lay_out()
-        self._follow_theme()
         self.controller = Controller(self, viewer)
+        self._follow_theme()
         self._looks = (viewer.events.theme, get_settings().appearance.events.font_size)
         for event in self._looks:
             event.connect(self._follow_theme)
@@ -155,6 +166,29 @@ class AttentionUNetPanel(QWidget):
             self.gates,
             self.probe,
             self.profile,
+            self.overlays,
+        )
+        self.tabs.add_page(
+            "measure",
+            "Measure",
+            "Numbers of every gate against the mask, and against right labels",
+            self.measure,
+        )
+        self.tabs.add_page(
+            "intervene",
+            "Intervene",
+            "Set gates to something else and see what that does to the mask",
+            self.intervene,
+            self.gradcam,
+            self.sanity,
+        )
+        self.tabs.add_page(
+            "history",
+            "History",
+            "How attention came about in training, and how two runs differ",
+            self.history,
+            rule(),
+            self.compare,
         )
         foot = QWidget()
         below = QVBoxLayout(foot)
@@ -180,5 +214,6 @@ class AttentionUNetPanel(QWidget):
             return
         theme = self._viewer.theme
         self.setStyleSheet(stylesheet(theme, get_settings().appearance.font_size))
-        for part in (self.gates, self.probe, self.profile):
+        for part in (self.gates, self.probe, self.profile, self.history):
             part.set_palette(palette(theme))
+        self.controller.measure.set_palette(palette(theme))

@@ -19,6 +19,7 @@ from .run_part import RunPart
 from .runs import FinishedRun, Runs
 from .worker import explain
 
+GONE = Said("The results that this belonged to were removed meanwhile.", "warning")
 RUNNING = "A run is under way: wait for its end, or cancel it."
 
 
@@ -53,7 +54,7 @@ class Inspection(QObject):
         self._foot = foot
         self._running = False
         self._what = ""
-        self._done: Callable[[Any], str] | None = None
+        self._done: Callable[[Any], Said] | None = None
         self.runs.changed.connect(self.changed)
         self.job.progressed.connect(self._on_progress)
         self.job.ended.connect(self._on_ended)
@@ -70,7 +71,7 @@ class Inspection(QObject):
         self._running = running
         self.changed.emit()
 
-    def start(self, what: str, done: Callable[[Any], str], work: Work, *args: Any) -> None:
+    def start(self, what: str, done: Callable[[Any], Said], work: Work, *args: Any) -> None:
         """Start a long job.
 
         Parameters
@@ -168,10 +169,11 @@ class Inspection(QObject):
             said = self._deliver(ended, done)
         self.said.emit(*said)
 
-    def _deliver(self, ended: Ended, done: Callable[[Any], str] | None) -> Said:
+    def _deliver(self, ended: Ended, done: Callable[[Any], Said] | None) -> Said:
         assert done is not None
         try:
-            return Said(f"{done(ended.result)} · {duration(ended.seconds)}", "good")
+            said = done(ended.result)
+            return said._replace(text=f"{said.text} · {duration(ended.seconds)}")
         except Exception as error:  # napari may refuse a layer; the panel goes on
             return Said(explain(error)[0], "error")
 

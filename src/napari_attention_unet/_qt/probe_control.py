@@ -176,8 +176,8 @@ class ProbeControl(QObject):
             classes[label].color if 0 < label < len(classes) else None for label in table["label"]
         ]
         values = {name: table[column].to_numpy() for name, column in table.attrs["gates"].items()}
-        curves = Curves(table["distance"].to_numpy(), values, colours, table.attrs["units"], here)
-        return curves, ""
+        axis_name = f"distance ({table.attrs['units']})"
+        return Curves(table["distance"].to_numpy(), values, colours, axis_name, here), ""
 
     def _drawn_line(self) -> tuple[int, list[Vec3]] | None:
         """Time and voxels of the line that was drawn last, or is selected."""

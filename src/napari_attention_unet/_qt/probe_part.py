@@ -14,8 +14,8 @@ from napari_attention_unet.models import ClassInfo
 from .form import Note, describe
 from .style import Palette
 
-NOWHERE = "Move the cursor over the image."
-IN_3D = "In 3D a point of the canvas is a line through the volume: switch to 2D to read values."
+NOWHERE = "move it over the image"
+IN_3D = "switch to 2D to read values"
 NO_PROBABILITIES = "Tick 'probabilities' in Run to read them here."
 
 
@@ -60,8 +60,8 @@ class ProbePart(QWidget):
             "Plot every gate along a line through the last pin, else through the cursor",
         )
         self.overlay = QToolButton()
-        self.overlay.setText("add overlay")
-        self.overlay.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.overlay.setText("overlays")
+        self.overlay.setCheckable(True)
         describe(
             self.overlay,
             "overlay",

@@ -25,13 +25,13 @@ class Curves:
     Attributes
     ----------
     distance : array, shape (n,)
-        Along the line, in `units`; ascending.
+        Along the line, ascending.
     values : dict
-        Coefficients by name of the gate, shape (n,).
+        Coefficients by name of the gate, shape (n,); nan where there is none.
     colours : sequence of str or None
         Colour of the mask's class at each point, shown as a strip; None for the background.
-    units : str
-        Of `distance`.
+    axis : str
+        What `distance` is, with its unit.
     here : float or None
         Distance of the point that the line goes through.
     """
@@ -39,7 +39,7 @@ class Curves:
     distance: npt.NDArray[np.floating[Any]]
     values: dict[str, npt.NDArray[np.floating[Any]]]
     colours: Sequence[str | None]
-    units: str
+    axis: str
     here: float | None = None
 
 
@@ -111,7 +111,9 @@ class ProfilePlot(QWidget):
             curves.values.items(), palette.curves(len(curves.values)), strict=True
         ):
             ys = area.bottom() - (np.clip(values, low, high) - low) / (high - low) * area.height()
-            points = [QPointF(x, y) for x, y in zip(xs.tolist(), ys.tolist(), strict=True)]
+            known = np.isfinite(ys)
+            pairs = zip(xs[known].tolist(), ys[known].tolist(), strict=True)
+            points = [QPointF(x, y) for x, y in pairs]
             painter.setPen(QPen(QColor(colour), 1.6))
             painter.drawPolyline(QPolygonF(points))
             left += self._name(painter, name, left, legend)
@@ -119,7 +121,7 @@ class ProfilePlot(QWidget):
         below = QRectF(area.left(), area.bottom() + _STRIP + 3, area.width(), metrics.height())
         words = (
             (f"{start:.4g}", Qt.AlignmentFlag.AlignLeft),
-            (f"distance ({curves.units})", Qt.AlignmentFlag.AlignHCenter),
+            (curves.axis, Qt.AlignmentFlag.AlignHCenter),
             (f"{stop:.4g}", Qt.AlignmentFlag.AlignRight),
         )
         for text, flag in words:
@@ -142,6 +144,6 @@ class ProfilePlot(QWidget):
 
 def _range(curves: Curves) -> tuple[float, float]:
     """0 to 1, or to the largest where all are small, as those of a spatial softmax are."""
-    low = min(0.0, *(float(v.min()) for v in curves.values.values()))
-    high = max(float(v.max()) for v in curves.values.values())
+    known = np.concatenate([v[np.isfinite(v)] for v in curves.values.values()])
+    low, high = min(0.0, float(known.min(initial=0))), float(known.max(initial=0))
     return low, 1.0 if 0.05 < high <= 1.0 else max(high, low + 1e-9)

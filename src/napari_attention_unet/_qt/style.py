@@ -24,10 +24,14 @@ class Palette(NamedTuple):
     error: str
     background: str
 
+    @property
+    def dark(self) -> bool:
+        """Whether text is light on a dark ground."""
+        return int(self.background[1:3], 16) < 128
+
     def curves(self, count: int) -> list[str]:
         """Colours that tell so many lines apart, those of Okabe and Ito where they are readable."""
-        dark = int(self.background[1:3], 16) < 128
-        own = _CURVES_ON_DARK if dark else _CURVES_ON_LIGHT
+        own = _CURVES_ON_DARK if self.dark else _CURVES_ON_LIGHT
         return [own[index % len(own)] for index in range(count)]
 
 
@@ -129,6 +133,17 @@ QPushButton#cancel:disabled {{ background: {p.line}; color: {p.dim}; border: 0; 
 QProgressBar {{ border: 0; background: {p.line}; border-radius: 2px; }}
 QProgressBar::chunk {{ background: {p.accent}; border-radius: 2px; }}
 QScrollArea {{ border: 0; }}
+QTableView {{
+    background: transparent; border: 1px solid {p.line};
+    border-radius: 3px; color: {p.text}; font-size: {points}pt;
+}}
+QTableView:focus {{ border: 1px solid {p.accent}; }}
+QTableView::item {{ padding: 1px 6px; border: 0; }}
+QHeaderView {{ background: transparent; border: 0; }}
+QHeaderView::section {{
+    background: transparent; color: {p.dim}; border: 0; padding: 2px 6px; font-size: {points}pt;
+}}
+QTableCornerButton::section {{ background: transparent; border: 0; }}
 QTabWidget#tabs::pane {{ border: 0; border-top: 1px solid {p.line}; }}
 QTabWidget#tabs > QTabBar {{ background: transparent; }}
 QTabWidget#tabs > QTabBar::tab {{
