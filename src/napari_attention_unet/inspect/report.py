@@ -233,7 +233,7 @@ def _slices(prediction: Prediction, voxel: tuple[int, int, int], names: Sequence
 def _facts(prediction: Prediction) -> list[dict[str, str]]:
     said, volume = prediction.provenance, prediction.volume
     versions = said.get("versions", {})
-    seconds = said.get("seconds")
+    seconds = said.get("seconds", {})
     facts = {
         "Model": said.get("model"),
         "SHA-256 of the model": said.get("sha256"),
@@ -245,7 +245,7 @@ def _facts(prediction: Prediction) -> list[dict[str, str]]:
         "Device": said.get("device_label"),
         "Precision": said.get("precision"),
         "Plan": _join(said.get("plan"), said.get("plan_reason"), ": "),
-        "Time": f"{seconds['total']:.1f} s" if isinstance(seconds, dict) else None,
+        "Time": f"{seconds['total']:.1f} s" if "total" in seconds else None,
         "Versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
     }
     return [{"term": term, "text": str(text)} for term, text in facts.items() if text]
