@@ -210,6 +210,8 @@ def test_reference_ablation_history_and_time_have_sections_of_their_own(predicti
     column = overlap[0].index("Dice")
     assert [float(row[column]) for row in overlap[1:]] == list(dice)
     assert [row[0] for row in attention[1:]] == ["class 1", "", "class 2", "", "foreground", ""]
+    captions = [a["alt"] for tag, a in parsed.tags if tag == "img"]
+    assert {"Dice of foreground.", "Dice of class 1."} <= set(captions)
     assert ablated[1] == ["att2", "closed", "foreground", "0.250", "–", "12\u202f345", "3"]
     assert "adults alone" in parsed.text
     assert "the first of 2 time points" in parsed.text

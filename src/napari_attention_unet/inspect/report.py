@@ -353,8 +353,10 @@ def _parts(series: list[Prediction], extras: Extras) -> Iterable[dict[str, Any]]
             "text": [_CAUSES],
             "plots": [
                 _plot(
-                    "Dice of the foreground.", *(plots.ablation(extras.ablation, t) for t in themes)
+                    f"Dice of {region}.",
+                    *(plots.ablation(extras.ablation, theme, region) for theme in themes),
                 )
+                for region in dict.fromkeys(extras.ablation["class"])
             ],
             "tables": [_sheet(extras.ablation, ABLATION_COLUMNS, _ABLATION, group="gate")],
         }
