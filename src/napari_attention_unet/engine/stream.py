@@ -352,6 +352,6 @@ class _Stream:
         op = action.op
         shape = self.program.shape_at(op.name, self.extent)
         inputs = [self.program.shape_at(name, self.extent) for name in op.inputs]
-        portion = 1.0 if op.local else 0.5
+        portion = 1.0 if op.local or isinstance(op, GlobalPooling) else 0.5
         depth = inputs[0][2] if action.measuring else shape[2]
         return portion * op.work(shape, inputs) / depth

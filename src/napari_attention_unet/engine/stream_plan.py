@@ -24,7 +24,9 @@ from napari_attention_unet.graph.operations import Operation
 from napari_attention_unet.volume import Shape3
 
 #: Blocks that are worth trying, the fastest first.
-_BLOCKS = ((4, 3000), (4, 1000), (2, 1000), (2, 500), (1, 300), (1, 1))
+_BLOCKS = ((4, 500), (2, 500), (2, 200), (1, 300), (1, 100), (1, 1))
+#: Planes beyond which a block gains nothing, however small they are.
+_MOST = 16
 #: Parts of an axis in the plane that are worth trying.
 _PARTS = (1, 2, 3, 4, 6, 8, 12, 16)
 
@@ -41,15 +43,15 @@ class Blocks:
         And at least so many voxels: kernels are slow on small ones.
     """
 
-    planes: int = 4
-    voxels: int = 1000
+    planes: int
+    voxels: int
 
     def of(self, program: Program, group: Group, extent: Shape3) -> int:
         """Planes of a group."""
         op = group.actions[0].op
         name = op.inputs[0] if group.actions[0].measuring else op.name
         plane = prod(program.shape_at(name, extent)[3:])
-        count = max(self.planes, -(-self.voxels // plane))
+        count = max(self.planes, min(-(-self.voxels // plane), _MOST))
         # a transposed convolution makes several planes of each
         before = [program.shape_at(n, extent)[2] for n in op.inputs if slides(program, n)]
         factor = group.depth // min(before) if before and group.depth % min(before) == 0 else 1

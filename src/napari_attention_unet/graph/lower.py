@@ -9,7 +9,7 @@ read in float32 by the first convolution, which has few channels and is no slowe
 from __future__ import annotations
 
 from collections.abc import Collection, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -324,6 +324,8 @@ class _Lowering:
     # --- everything else -------------------------------------------------------------------------
 
     def _generic(self, node: Node) -> Operation:
+        if self._repeats_channels(node):
+            node = replace(node, args=(node.args[0], [*node.shape[:2], -1, -1, -1]))
         constants: list[Tensor] = []
 
         def placed(leaf: Any) -> Any:
@@ -345,12 +347,17 @@ class _Lowering:
         make = Pointwise if plane_wise else Whole
         return make(node.name, inputs, dtype, node.target, args, kwargs)
 
+    def _repeats_channels(self, node: Node) -> bool:
+        if node.op != "expand" or not self.around.spatial(node):
+            return False
+        return self.around.shape(node.inputs[0])[2:] == node.shape[2:]
+
     def _plane_wise(self, node: Node) -> bool:
         if node.op in _ALONG_CHANNELS:
             return self._axes(node) == (1,)
         if node.op in _REDUCTIONS:
             return self._axes(node) == (1,) and len(node.shape) == 5
-        if node.op in ("prelu", "_to_copy"):
+        if node.op in ("prelu", "_to_copy") or self._repeats_channels(node):
             return True
         tags = getattr(node.target, "tags", ())
         return torch.Tag.pointwise in tags
