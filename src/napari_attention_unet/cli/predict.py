@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from napari_attention_unet.errors import InputError
-
 from .console import complain, progress_bar
 from .model_options import Architecture, Arguments, Options, Trust, keywords_of
+from .run_options import voxel_size
 
 if TYPE_CHECKING:
     from napari_attention_unet.batch.run import BatchStep
     from napari_attention_unet.batch.work import Outcome
-    from napari_attention_unet.volume import Vec3
 
 
 #: From so many volumes on, those that failed are listed once more at the end.
@@ -85,7 +83,7 @@ def predict(
     from napari_attention_unet.settings import Settings
 
     settings = Settings(
-        spacing=_voxel_size(spacing),
+        spacing=voxel_size(spacing),
         device=device,
         precision=precision,
         plan=plan,
@@ -160,18 +158,6 @@ def _summarise(outcomes: tuple[Outcome, ...]) -> None:
 def _absolute(path: str) -> str:
     """A path that holds on another machine; bundled names stay."""
     return str(Path(path).absolute()) if Path(path).exists() else path
-
-
-def _voxel_size(text: str | None) -> Vec3 | None:
-    if text is None:
-        return None
-    try:
-        z, y, x = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(
-            f"--spacing is '{text}'; three numbers are needed, such as 2,0.5,0.5."
-        ) from error
-    return z, y, x
 
 
 def _names(text: str) -> list[str]:
