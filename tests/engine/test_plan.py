@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_attention_unet.engine import plan as plans
+from napari_attention_unet.engine import tiles
 from napari_attention_unet.engine.device import GIB
 from napari_attention_unet.engine.plan import make_plan, memory_budget
 from napari_attention_unet.engine.whole import run_whole
 from napari_attention_unet.errors import InputError, MemoryBudgetError
-from napari_attention_unet.graph.lower import finished
+from napari_attention_unet.graph.lower import finished, lower
 
 
 def test_whole_where_it_fits(network):
@@ -188,3 +190,34 @@ def test_budget(monkeypatch):
     monkeypatch.setattr(plans, "free_memory", lambda device: 10 * GIB)
     assert memory_budget(cpu) == 8 * GIB
     assert memory_budget(cpu, 0.5) == GIB // 2
+
+
+def test_a_network_of_one_size_is_run_in_tiles_of_it(blog_net):
+    graph = replace(blog_net.graph, fixed=True, stride=(16, 16, 16))
+    program = lower(graph, torch.device("cpu"), torch.float32)
+    plan = make_plan(program, (32, 16, 48), 1 << 50)
+    assert plan.kind == "tiles"
+    assert not plan.tiling.exact
+    assert "the network takes 16×16×16 voxels alone" in plan.reason
+    for cuts, extent in zip(plan.tiling.axes, (32, 16, 48), strict=True):
+        assert {cut.length for cut in cuts} == {16}
+        assert all(cut.start % 2 == 0 for cut in cuts), "grids of half the size lie alike"
+        assert (cuts[0].start, cuts[-1].stop) == (0, extent)
+        assert all(b.start - a.start <= 8 for a, b in itertools.pairwise(cuts))
+    x = torch.randn(1, 1, 32, 16, 48)
+    sizes = set()
+    with pytest.MonkeyPatch.context() as patch:
+        real = tiles.run_whole
+
+        def watched(program, piece, given):
+            sizes.add(tuple(piece.shape[2:]))
+            return real(program, piece, given)
+
+        patch.setattr(tiles, "run_whole", watched)
+        result, _ = in_tiles(program, x, plan.tiling)
+    assert sizes == {(16, 16, 16)}
+    assert all(value.isfinite().all() for value in result.values())
+    assert make_plan(program, (16, 16, 16), 1 << 50).kind == "whole"
+    for options in ({"wish": "stream"}, {"wish": "whole"}, {"tile": (8, 8, 8)}):
+        with pytest.raises(InputError, match="This network takes 16×16×16 voxels"):
+            make_plan(program, (32, 16, 48), 1 << 50, **options)

@@ -193,7 +193,7 @@ class Results:
         Parameters
         ----------
         partial : sequence of Prediction
-            One a time point that was begun.
+            One a time point that was begun; empty if that is not known.
 
         Returns
         -------
@@ -201,7 +201,7 @@ class Results:
             Whether there is anything.
         """
         growing, self._growing = self._growing, None
-        if len(partial) == 1 and growing is not None:
+        if growing is not None and len(partial) < 2:
             growing.stop()
             return True
         if growing is not None:
