@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from napari_attention_unet.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from napari_attention_unet.settings import Settings
     from napari_attention_unet.volume import Vec3, Volume
 
@@ -60,7 +62,7 @@ def one_volume(path: Path) -> Volume:
     return io.read(path)[0]
 
 
-def labels_like(path: Path, volume: Volume) -> object:
+def labels_like(path: Path, volume: Volume) -> npt.NDArray[Any]:
     """Labels of a file, which has to lie on the grid of a volume.
 
     Returns
@@ -80,4 +82,5 @@ def labels_like(path: Path, volume: Volume) -> object:
             f"'{path}' has {labels.channels} channel(s) of {labels.shape} voxels; labels of "
             f"{volume.shape} voxels are needed, those of the volume."
         )
-    return np.asarray(labels.data)[0]
+    values: npt.NDArray[Any] = np.asarray(labels.data)[0]
+    return values

@@ -34,7 +34,8 @@ def structural_similarity(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> flo
     low, high = min(one.min(), other.min()), max(one.max(), other.max())
     if low == high:
         return 1.0
-    return float(ssim(one, other, win_size=side, data_range=high - low))
+    found = ssim(one, other, win_size=side, data_range=high - low)  # type: ignore[no-untyped-call]
+    return float(found)
 
 
 def rank_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:

@@ -68,7 +68,7 @@ class Store:
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder))
         try:
             np.save(part / "mask.npy", np.asarray(prediction.mask))
-            index = {
+            index: dict[str, Any] = {
                 "classes": [asdict(info) for info in prediction.classes],
                 "provenance": prediction.provenance,
                 "gates": [],
@@ -119,5 +119,5 @@ def volume_digest(volume: Volume) -> str:
     voxels = volume.channels * volume.shape[1] * volume.shape[2]
     step = max(1, _CHUNK // (voxels * np.dtype(volume.data.dtype).itemsize))
     for start in range(0, volume.shape[0], step):
-        found.update(np.ascontiguousarray(volume.data[:, start : start + step]))
+        found.update(np.asarray(volume.data[:, start : start + step]).tobytes())
     return found.hexdigest()
