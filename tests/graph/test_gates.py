@@ -168,6 +168,15 @@ def test_the_spatial_map_of_cbam_is_called_so():
     assert summary(module) == [("first.spatial", "cbam"), ("second.spatial", "cbam")]
 
 
+def test_a_gating_signal_of_the_same_grid_is_one():
+    def same_grid(self, x):
+        y = self.conv(x)
+        return self.out(self.gate(self.deeper(y), y))
+
+    module = Function(same_grid, gate=AdditiveGate(4), deeper=nn.Conv3d(4, 4, 3, padding=1))
+    assert summary(module) == [("gate", "sigmoid")]
+
+
 def test_a_map_that_pools_something_else_is_no_cbam():
     def of_another(self, x):
         y = self.conv(x)

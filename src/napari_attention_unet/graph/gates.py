@@ -85,7 +85,10 @@ def _gate(graph: Graph, product: Node, mask: str, features: str) -> _Found | Non
     if graph.input not in causes or (kind == "candidate" and not _learned(graph, causes)):
         return None
     if kind == "sigmoid" and _is_of_features_alone(graph, node, features):
-        kind = "cbam" if _pools_channels(graph, node, features) else "squeeze-excitation"
+        if _pools_channels(graph, node, features):
+            kind = "cbam"
+        elif _is_chain(graph, node, features):
+            kind = "squeeze-excitation"
     return _Found(node, coefficients, features, product, kind)
 
 
@@ -141,6 +144,19 @@ def _is_of_features_alone(graph: Graph, node: Node, features: str) -> bool:
         if name == graph.input or graph.nodes[name].shape[-3:] != grid:
             return False
     return True
+
+
+def _is_chain(graph: Graph, node: Node, features: str) -> bool:
+    """Whether a map follows from features one operator after another.
+
+    Where several branches meet there is a gating signal, though a level of stride 1 may have made
+    it on the features' own grid.
+    """
+    between = set(_causes(graph, node.name, without=features)) - {features, graph.input}
+    return all(
+        sum(source not in graph.constants for source in graph.nodes[name].inputs) == 1
+        for name in between
+    )
 
 
 def _pools_channels(graph: Graph, node: Node, features: str) -> bool:
