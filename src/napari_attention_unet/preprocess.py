@@ -52,7 +52,7 @@ def resolve_normalization(option: Any, card: ModelCard) -> Normalization:
             return card.normalization
         if option == card.normalization.kind:
             return card.normalization
-        if option in NORMALIZATIONS and option != "window":
+        if option in NORMALIZATIONS and option not in ("window", "linear"):
             return Normalization(option)
     elif isinstance(option, (tuple, list)) and len(option) == 2:
         low, high = (float(v) for v in option)
@@ -91,7 +91,7 @@ def measure(
         For NaN or infinite voxels, and where the intensities do not vary enough to be normalised.
     """
     planes = TurnedPlanes(reader, frame.size, frame.to_network())
-    needs = normalization.kind not in ("none", "window")
+    needs = normalization.kind not in ("none", "window", "linear")
     ranks = normalization.kind == "percentile"
     first = 1 / 3 if ranks else 1.0
     survey = _Survey(reader, normalization.nonzero, moments=needs, digest=digest)
@@ -332,6 +332,8 @@ def _window(
         if not low < high:
             raise InputError(f"The window {low:g} to {high:g} is empty; low must be below high.")
         return Window(low, 1 / (high - low), True)
+    if kind == "linear":
+        return Window(normalization.low, 1 / (normalization.high - normalization.low), False)
     if not moments.maximum > moments.minimum:
         what = "non-zero voxel" if normalization.nonzero else "voxel"
         value = f"is {moments.minimum:g}" if moments.count else "is missing"
