@@ -28,13 +28,20 @@ def test_whole_where_it_fits(network):
     assert "1 GiB may be used" in plan.reason
 
 
+def test_a_large_volume_is_streamed_on_a_cpu(blog_net):
+    plan = make_plan(blog_net.program, (128, 128, 64), 1 << 50)
+    assert plan.kind == "stream"
+    assert plan.reason.startswith("the fastest way: plane by plane, exact, in ")
+    assert plan.memory < make_plan(blog_net.program, (128, 128, 64), 1 << 50, "whole").memory
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(cells=st.tuples(*[st.integers(3, 60)] * 3), share=st.floats(0.05, 0.9))
 def test_tiles_fit_the_budget(blog_net, cells, share):
     extent = tuple(4 * n for n in cells)
-    needs = make_plan(blog_net.program, extent, 1 << 50).memory
+    needs = make_plan(blog_net.program, extent, 1 << 50, "whole").memory
     budget = int(needs * share)
     smallest = make_plan(blog_net.program, (4, 4, 4), 1 << 50).memory
     rows = 4 * 4 * (1 + 2 * (3 + 1 + 1 / 8)) * extent[1] * extent[2]

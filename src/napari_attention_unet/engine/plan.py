@@ -35,6 +35,8 @@ from napari_attention_unet.volume import Shape3
 PLANS = ("auto", "whole", "stream", "tiles")
 #: Share of the free memory that a run may take without being asked.
 _SHARE = 0.8
+#: Voxels from which streaming is faster on a CPU, up to twice.
+_LARGE = 1 << 20
 #: Beyond the tensors themselves: slabs in the making, kernels' own buffers.
 _MARGIN = 1.15
 #: Exact tiles are taken up to this many times the work of blended ones.
@@ -107,7 +109,8 @@ def make_plan(
     budget : int
         Bytes that may be taken on the program's device.
     wish : str
-        ``"auto"`` (whole where it fits, otherwise stream, otherwise tiles), or one of these.
+        ``"auto"`` (on a CPU stream where it is worth it; otherwise whole where that fits, then
+        stream, then tiles), or one of these.
     imposed : dict of str to Tensor, optional
         Values that will be given instead of computed, where they are not NaN.
     held : int
@@ -134,6 +137,9 @@ def make_plan(
         return planner.stream("as asked for")
     if wish == "tiles":
         return planner.smaller_tiles()
+    if planner.streams_faster:
+        with suppress(MemoryBudgetError):
+            return planner.stream("the fastest way")
     why = planner.misfit
     if not why:
         return planner.whole()
@@ -198,6 +204,12 @@ class _Planner:
                 "allow more memory, or pass a smaller region."
             )
         return Plan("whole", self.fits, self.needs + self.held, self.work(self.extent))
+
+    @property
+    def streams_faster(self) -> bool:
+        """Whether blocks that stay in the cache outweigh the setting up."""
+        large = prod(self.extent) >= _LARGE
+        return large and self.program.device.type == "cpu" and not self.obstacles
 
     def stream(self, why: str) -> Plan:
         """Plane by plane, exactly."""

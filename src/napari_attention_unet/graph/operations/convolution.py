@@ -47,10 +47,6 @@ class Weighted(Operation):
         """As `kept` says."""
         return self.kept
 
-    def _multiply_adds(self, samples: Shape) -> float:
-        """Two for each, when every one of `samples` meets every tap."""
-        return 2.0 * prod(samples) * sum(prod(weight.shape[1:]) for weight in self.weights)
-
 
 class Convolution(Weighted):
     """Convolution: each output sample gathers what the kernel covers.
@@ -103,7 +99,9 @@ class Convolution(Weighted):
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""
-        return self._multiply_adds(shape) + super().work(shape, inputs)
+        each = sum(source[1] for source in inputs) / self.geometry.groups
+        adds = prod(shape) * each * prod(self.geometry.kernel)
+        return 2.0 * adds + super().work(shape, inputs)
 
 
 class TransposedConvolution(Weighted):
@@ -151,7 +149,8 @@ class TransposedConvolution(Weighted):
 
     def work(self, shape: Shape, inputs: Sequence[Shape]) -> float:
         """Two for each multiply-add, and the traffic."""
-        return self._multiply_adds(inputs[0]) + super().work(shape, inputs)
+        adds = prod(inputs[0]) * shape[1] / self.geometry.groups * prod(self.geometry.kernel)
+        return 2.0 * adds + super().work(shape, inputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -171,13 +171,18 @@ def onednn(
 
 def packed(weight: Tensor, g: Geometry) -> Tensor:
     """Weights in the layout that oneDNN would bring them to in each call."""
+    ops: Any = torch.ops.mkldnn
+    pad, stride, dilation = list(g.padding), list(g.stride), list(g.dilation)
+    space = [max(24, g.extent(axis)) for axis in range(3)]
+    made: Tensor
     if g.transposed:
-        return weight
-    size = [1, weight.shape[1] * g.groups, *(max(24, g.extent(axis)) for axis in range(3))]
-    reorder: Any = torch.ops.mkldnn._reorder_convolution_weight
-    made: Tensor = reorder(
-        weight, list(g.padding), list(g.stride), list(g.dilation), g.groups, size
-    )
+        more, size = list(g.output_padding), [1, weight.shape[0], *space]
+        made = ops._reorder_convolution_transpose_weight(
+            weight, pad, more, stride, dilation, g.groups, size
+        )
+    else:
+        size = [1, weight.shape[1] * g.groups, *space]
+        made = ops._reorder_convolution_weight(weight, pad, stride, dilation, g.groups, size)
     return made
 
 
