@@ -135,13 +135,10 @@ def _geometry(around: Around, node: Node) -> Geometry:
 
 
 def _usual(g: Geometry) -> bool:
-    """Whether every output sample depends on some input."""
+    """Whether each output plane, and of a plain convolution each sample, depends on some input."""
     extents = [g.extent(axis) for axis in range(3)]
-    if g.transposed and any(
-        e > p or n < s
-        for e, p, n, s in zip(g.output_padding, g.padding, extents, g.stride, strict=True)
-    ):
-        return False
+    if g.transposed:
+        return g.output_padding[0] <= g.padding[0] < extents[0] and extents[0] >= g.stride[0]
     return all(p < e for p, e in zip(g.padding, extents, strict=True))
 
 

@@ -117,7 +117,8 @@ class TransposedConvolution(Weighted):
     ) -> list[Range]:
         """Output ``o`` reads inputs ``(o + padding - dilation * t) / stride`` where whole."""
         low, high = self._touching(axis, start, stop)
-        return [(max(low, 0), min(high, sizes[0]))]
+        low = min(max(low, 0), sizes[0] - 1)  # samples at an end may depend on no input
+        return [(low, max(min(high, sizes[0]), low + 1))]
 
     def spans(self, start: int, stop: int, depths: Sequence[int], depth: int) -> list[Range]:
         """The same with planes beyond the ends: zeros add nothing."""
