@@ -22,7 +22,8 @@ from napari_attention_unet.batch.work import Order, content_hash, is_finished
 from napari_attention_unet.graph.lower import finished
 from napari_attention_unet.settings import Settings
 
-VARYING = ("seconds",)
+#: How long it took, and the memory that was free.
+VARYING = ("seconds", "plan_reason")
 
 
 def files(folder: Path) -> dict[str, bytes]:
