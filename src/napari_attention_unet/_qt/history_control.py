@@ -12,9 +12,8 @@ from platformdirs import user_cache_path
 from qtpy.QtCore import QObject
 
 from napari_attention_unet.errors import InputError
-from napari_attention_unet.inspect.measures import gate_measures, most_telling
 from napari_attention_unet.inspect.table import csv_text
-from napari_attention_unet.io.layers import GATE_COLORMAP, RESULT_KEY, contrast_limits
+from napari_attention_unet.io.layers import GATE_COLORMAP, RESULT_KEY
 from napari_attention_unet.io.placement import index_to_world, layer_axes, spatial_part
 from napari_attention_unet.settings import Settings
 from napari_attention_unet.volume import Part, Vec3, scale_translate
@@ -94,7 +93,7 @@ class HistoryControl(QObject):
         self._part.note.say("")
         self._inspection.start(
             "The history",
-            lambda history: self._on_history(history, layer, leading, part),
+            lambda found: self._on_history(found, layer, leading, part),
             tasks.follow_training,
             self._part.path,
             volume,
@@ -170,11 +169,11 @@ class HistoryControl(QObject):
 
     # --- what comes back ------------------------------------------------------------------------
 
-    def _on_history(self, history: History, source: Any, leading: Any, part: Part) -> Said:
+    def _on_history(self, found: tasks.Followed, source: Any, leading: Any, part: Part) -> Said:
+        history = found.history
         for layer in self._layers():
             self._viewer.layers.remove(layer)
         last = history.predictions[-1]
-        telling = most_telling(gate_measures(last))
         run = self._inspection.runs.latest
         for layer in self._inspection.runs.layers(run) if run is not None else ():
             layer.visible = False
@@ -197,7 +196,6 @@ class HistoryControl(QObject):
             )
         )
         for gate in history.gates:
-            limits = contrast_limits(np.asarray(gate.maps[-1]), gate.kind)
             layer = Layer.create(
                 gate.maps,
                 {
@@ -206,8 +204,8 @@ class HistoryControl(QObject):
                     "colormap": GATE_COLORMAP,
                     "blending": "translucent_no_depth",
                     "interpolation2d": "linear",
-                    "contrast_limits": limits,
-                    "visible": gate.name == telling,
+                    "contrast_limits": found.limits[gate.name],
+                    "visible": gate.name == found.telling,
                     "metadata": {RESULT_KEY: {**last.provenance, **about, "gate": gate.name}},
                 },
                 "image",

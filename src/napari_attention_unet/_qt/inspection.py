@@ -97,12 +97,6 @@ class Inspection(QObject):
             self._foot.stopping()
             self.job.cancel()
 
-    def abandon(self) -> None:
-        """Stop the job and drop whatever it answers."""
-        if self.job.busy:
-            self.job.abandon()
-            self._end()
-
     def close(self) -> None:
         """Stop everything and let go of the runs."""
         self.blockSignals(True)

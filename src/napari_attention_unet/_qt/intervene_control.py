@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pandas import DataFrame
@@ -76,10 +76,10 @@ class InterveneControl(QObject):
     def run(self) -> None:
         """Run the network with the gates as they are set."""
         run = self._run
-        switches = {row.gate.name: row.value for row in self._part.rows}
         if run is None or self._problem():
             return
-        changed = {name: value for name, value in switches.items() if not _is(value, COMPUTED)}
+        set_rows = [row for row in self._part.rows if row.switch.value != COMPUTED]
+        changed = {row.gate.name: row.value for row in set_rows}
         self._asked = {row.gate.name: row.switch.current_choice for row in self._part.rows}
         time = self._inspection.time_on_display(run)
         self._inspection.start(
@@ -147,11 +147,10 @@ class InterveneControl(QObject):
             return NO_RUN
         if self._inspection.busy:
             return self._inspection.busy
-        values = {row.gate.name: row.value for row in self._part.rows}
-        missing = [name for name, value in values.items() if value is None]
-        if missing:
-            return f"Choose what is painted for {missing[0]}, or add a new layer to paint on."
-        return NOTHING_SET if all(_is(v, COMPUTED) for v in values.values()) else ""
+        rows = self._part.rows
+        if all(row.switch.value == COMPUTED for row in rows):
+            return NOTHING_SET
+        return next((row.problem for row in rows if row.problem), "")
 
     def _kept(self, time: int) -> Baseline | None:
         return self._baseline[1] if self._baseline and self._baseline[0] == time else None
@@ -244,7 +243,3 @@ def ablation_sentence(table: DataFrame) -> str:
     if dice > 0.99:
         return f"Closing any one gate hardly changes the mask: Dice {dice:.3f} or more."
     return f"The mask needs {name} most: closed, it leaves a mean Dice over classes of {dice:.3f}."
-
-
-def _is(value: Any, name: str) -> bool:
-    return isinstance(value, str) and value == name

@@ -146,11 +146,14 @@ def layer_of(overlay: Overlay, place: Place, time: int) -> tuple[str, Any, dict[
             "opacity": 0.9,
         }
         return "labels", place.expand(overlay.data), arguments
+    low, high = overlay.limits or (0.0, 1.0)
+    if high <= low:  # the same everywhere: napari needs a range
+        high = low + 1e-3 * (abs(low) or 1.0)
     arguments |= {
         "colormap": GATE_COLORMAP,
         "blending": "translucent_no_depth",
         "interpolation2d": "linear",
         "interpolation3d": "linear",
-        "contrast_limits": overlay.limits,
+        "contrast_limits": (low, high),
     }
     return "image", place.expand(overlay.data), arguments

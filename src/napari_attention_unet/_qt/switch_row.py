@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
@@ -16,6 +16,9 @@ from napari_attention_unet.prediction import GateMap
 
 from .form import LABEL_WIDTH, beside, describe, native
 from .layer_box import LayerBox
+
+if TYPE_CHECKING:
+    from napari_attention_unet.inspect.interventions import Switch
 
 COMPUTED, PAINTED = "computed", "painted"
 _SWITCHES = [
@@ -85,13 +88,18 @@ class SwitchRow(QWidget):
         self._on_change()
 
     @property
-    def value(self) -> Any:
-        """As `inspect.interventions.Switch`; None where paint is asked for and there is none."""
+    def problem(self) -> str:
+        """What is missing before the network can run so; empty if nothing is."""
+        if self.switch.value == PAINTED and self.layer.value is None:
+            return f"Choose what is painted for {self.gate.name}, or add a new layer to paint on."
+        return ""
+
+    @property
+    def value(self) -> Switch:
+        """What the gate is set to; paint as a copy, which may go on being painted."""
         if self.switch.value != PAINTED:
-            return self.switch.value
+            return str(self.switch.value)
         layer = self.layer.value
-        if layer is None:
-            return None
         values = np.asarray(layer.data).reshape(self.gate.coefficients.shape)
         return values.copy() if isinstance(layer, Labels) else values.astype(np.float32)
 

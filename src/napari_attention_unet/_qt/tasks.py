@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_attention_unet.io.layers import contrast_limits
 from napari_attention_unet.prediction import Prediction, Step
 from napari_attention_unet.settings import Settings
 from napari_attention_unet.volume import Volume
@@ -35,6 +36,23 @@ if TYPE_CHECKING:
     from napari_attention_unet.inspect.reference import ReferenceComparison
 
 Labels = npt.NDArray[np.integer[Any]]
+
+
+class Followed(NamedTuple):
+    """A history, and how to show it.
+
+    Attributes
+    ----------
+    history : History
+    telling : str or None
+        The gate that tells most in the last checkpoint.
+    limits : dict of str to pair of float
+        Display range of every gate, that of the last checkpoint.
+    """
+
+    history: History
+    telling: str | None
+    limits: dict[str, tuple[float, float]]
 
 
 def measure(
@@ -219,11 +237,15 @@ def sanity(
 
 def follow_training(
     folder: str, volume: Volume, settings: Settings, cache: Path
-) -> Generator[Step, None, History]:
+) -> Generator[Step, None, Followed]:
     """Run every checkpoint of a folder on a volume."""
     from napari_attention_unet.inspect.history import history_steps
+    from napari_attention_unet.inspect.measures import gate_measures, most_telling
 
-    return (yield from history_steps(folder, volume, settings, cache=cache))
+    history = yield from history_steps(folder, volume, settings, cache=cache)
+    last = history.predictions[-1]
+    limits = {gate.name: contrast_limits(gate.coefficients, gate.kind) for gate in last.gates}
+    return Followed(history, most_telling(gate_measures(last)), limits)
 
 
 def compare_runs(first: Prediction, second: Prediction) -> Generator[Step, None, Comparison]:
