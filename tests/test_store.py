@@ -341,7 +341,7 @@ def test_a_chunk_that_fails_in_the_middle(
 
     monkeypatch.setattr(reader, "KEPT", 0)
     monkeypatch.setattr(reader, "_SMALLEST_ROW", 1)
-    voxels = np.tile(voxels, (2, 3, 3))  # large enough that its end is not read at once
+    voxels = np.tile(voxels, (1, 3, 3))  # large enough that its end is not read at once
     gone = [False]
 
     def chunk(block: np.ndarray, block_info: Any = None) -> np.ndarray:
