@@ -15,7 +15,13 @@ from napari_attention_unet.errors import CheckpointError, InputError
 from napari_attention_unet.graph.graph import Gate, Graph
 from napari_attention_unet.graph.lower import Program, finished, lower_steps
 from napari_attention_unet.graph.trace import trace
-from napari_attention_unet.models import ModelCard, default_classes, open_checkpoint
+from napari_attention_unet.models import (
+    ModelCard,
+    bundled_models,
+    default_classes,
+    open_checkpoint,
+)
+from napari_attention_unet.models.bundled import resolve
 from napari_attention_unet.models.card import ClassInfo
 from napari_attention_unet.models.families import AXES, FAMILIES
 from napari_attention_unet.models.guess import without_stated
@@ -41,6 +47,10 @@ class Model:
         What ran of the checkpoint with the user's yes; empty if nothing did.
     parameters : int
         Number of trained numbers.
+    source : str
+        Where it was loaded from: a bundled name or an absolute path; empty for a network.
+    stated : dict
+        What the caller of `load_model` said, by keyword; `trust` is not among it.
     """
 
     card: ModelCard
@@ -49,6 +59,8 @@ class Model:
     options: tuple[OptionValue, ...] = ()
     code: str = ""
     parameters: int = 0
+    source: str = ""
+    stated: Mapping[str, Any] = field(default_factory=dict, repr=False)
     _lowered: dict[tuple[str, torch.dtype], Program] = field(default_factory=dict, repr=False)
 
     @property
@@ -157,6 +169,13 @@ def load_model(
     """
     known = {f.name for f in fields(ModelCard)} - {"architecture", "arguments"}
     options = {} if isinstance(source, nn.Module) else _options(card)
+    how = {
+        "architecture": architecture,
+        "arguments": arguments,
+        "weights": weights,
+        "extent": extent,
+    }
+    stated = {name: value for name, value in how.items() if value is not None} | card
     card = {name: value for name, value in card.items() if name not in options}
     if unknown := set(card) - known:
         raise InputError(
@@ -177,7 +196,17 @@ def load_model(
         opened = open_checkpoint(source, request)
     kept = without_stated(opened.card.assumptions, set(card))
     made = replace(opened.card, **{"assumptions": kept, **card})
-    return _model(replace(opened, card=made), opened.assumed - set(card))
+    model = _model(replace(opened, card=made), opened.assumed - set(card))
+    return replace(model, source=_place(source), stated=stated)
+
+
+def _place(source: str | Path | nn.Module) -> str:
+    """Under what name or path a source is found again from any folder."""
+    if isinstance(source, nn.Module):
+        return ""
+    path = resolve(source)
+    bundled = path == bundled_models().get(str(source))
+    return str(source) if bundled else str(path.absolute())
 
 
 def _model(opened: Opened, assumed: frozenset[str]) -> Model:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from hashlib import blake2b
 from importlib.metadata import version
 from typing import Any
@@ -40,11 +41,14 @@ def provenance_of(
     """
     model, settings, volume, frame = job.model, job.settings, job.volume, job.frame
     card, plan, device = model.card, course.plan, str(course.program.device)
+    tiling = plan.tiling
     labels = {known.name: known.label for known in devices()}
     size = [volume.spacing[a] * r for a, r in zip(frame.axes, frame.ratio, strict=True)]
     return {
         "model": card.name,
         "sha256": model.sha256,
+        "source": model.source,
+        "stated": _plain(model.stated),
         "architecture": card.architecture,
         "assumptions": list(card.assumptions),
         "checkpoint_options": {
@@ -58,6 +62,7 @@ def provenance_of(
         "precision": str(course.program.dtype).removeprefix("torch."),
         "plan": plan.kind,
         "plan_reason": plan.reason,
+        "tile": list(tiling.largest) if tiling is not None and not tiling.exact else None,
         "memory_gib": plan.memory / 2**30,
         "notes": [*model.graph.notes, *course.notes],
         "voxel_size": [float(s) for s in volume.spacing],
@@ -127,6 +132,15 @@ def fingerprint_of(job: Job, course: Course, voxels: str) -> dict[str, Any]:
         "tiles": list(tiling.largest) if blended and tiling is not None else None,
         "versions": _versions(),
     }
+
+
+def _plain(stated: Mapping[str, Any]) -> Any:
+    """Keywords of `load_model` in plain JSON types."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+    return json.loads(json.dumps(dict(stated), default=plain))
 
 
 def _versions() -> dict[str, str]:

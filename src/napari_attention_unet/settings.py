@@ -133,6 +133,27 @@ class Settings:
             raise InputError(f"flips='{flips}' is not known; use any of the axes 'zyx'.")
         object.__setattr__(self, "flips", "".join(axis for axis in "zyx" if axis in flips))
 
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Settings:
+        """The settings that `as_json` gave.
+
+        Raises
+        ------
+        InputError
+            If a gate was forced to an array, of which JSON has the shape alone, or a value is
+            none of these.
+        """
+        known = {name: value for name, value in said.items() if name in cls.__dataclass_fields__}
+        forced = [name for name, value in known.get("gates", {}).items() if isinstance(value, dict)]
+        if forced:
+            raise InputError(
+                f"{', '.join(forced)} was forced to an array, of which only the shape is known."
+            )
+        for name in ("spacing", "tile", "normalize"):
+            if isinstance(known.get(name), list):
+                known[name] = tuple(known[name])
+        return cls(**known)
+
     def as_json(self) -> dict[str, Any]:
         """The settings in plain JSON types, for the provenance; arrays as their shape."""
         known = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "out"}

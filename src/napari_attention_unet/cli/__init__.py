@@ -24,6 +24,7 @@ from .measure import measure
 from .models import models
 from .predict import predict
 from .report import report
+from .rerun import rerun
 from .sanity import sanity
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 for command in (
     predict,
+    rerun,
     models,
     demo,
     measure,

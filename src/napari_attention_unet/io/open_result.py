@@ -19,7 +19,7 @@ from napari_attention_unet.prediction import GateMap, Prediction
 from napari_attention_unet.volume import Part, Storage, Volume, as_vec3
 
 from .image import one_sentence
-from .readers import open_image
+from .readers import open_image, split_inner
 from .save import SUMMARY
 
 #: Keys of the summary that are no provenance.
@@ -87,8 +87,15 @@ def open_result(folder: str | Path) -> list[Prediction]:
     ]
 
 
-def source_of(prediction: Prediction) -> Volume | None:
+def source_of(prediction: Prediction, path: str = "") -> Volume | None:
     """The volume that was run, read again from its file.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Its `volume` says which part of the file.
+    path : str
+        Where the file is, with the dataset in it after a colon; as the volume says, if not given.
 
     Returns
     -------
@@ -96,10 +103,11 @@ def source_of(prediction: Prediction) -> Volume | None:
         On the grid of the prediction; None if the file is gone, or is not what it was.
     """
     volume = prediction.volume
-    if volume.storage is None or not Path(volume.storage.path).exists():
+    path = path or (volume.storage.path if volume.storage is not None else "")
+    if not path or not split_inner(path)[0].exists():
         return None
     try:
-        volumes = open_image(volume.storage.path).volumes()
+        volumes = open_image(path).volumes()
     except InputError:
         return None
     part = volume.part

@@ -150,7 +150,7 @@ def _summary(series: list[Prediction], files: dict[str, str]) -> dict[str, Any]:
             "orientation": volume.orientation,
             "affine": volume.affine,
             "part": asdict(volume.part),
-            "storage": None if volume.storage is None else asdict(volume.storage),
+            "storage": _storage(volume),
         },
         "gates": [
             {
@@ -174,6 +174,14 @@ def _summary(series: list[Prediction], files: dict[str, str]) -> dict[str, Any]:
         summary["time_unit"] = volume.time_unit
         summary["time_points"] = [p.provenance for p in series]
     return summary
+
+
+def _storage(volume: Volume) -> dict[str, Any] | None:
+    """How the file stored it, with a path that holds in any folder."""
+    if volume.storage is None:
+        return None
+    path = volume.storage.path
+    return {**asdict(volume.storage), "path": str(Path(path).absolute()) if path else ""}
 
 
 def _statistics(gates: list[GateMap]) -> dict[str, float]:
