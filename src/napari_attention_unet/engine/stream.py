@@ -306,7 +306,7 @@ class _Stream:
                 self._planes(name, low, high, made)
                 for name, (low, high) in zip(op.inputs, ranges, strict=True)
             ]
-            if out is not None:
+            if out is not None and out.device.type == self.device.type:
                 op.run_into(pieces, window, out)
                 value = out
             else:
@@ -316,7 +316,6 @@ class _Stream:
             value = torch.where(given.isnan(), value, given.to(value.dtype))
         if out is not None and value is not out:
             out.copy_(value)
-            value = out
         made[op.name] = value
         if op.name in self.wanted:
             self.sink(op.name, *self.part.kept(op.name, value.float().cpu(), start))
