@@ -34,6 +34,9 @@ ORIENTATIONS = [
     "".join(word) for order in permutations(("IS", "PA", "LR")) for word in product(*order)
 ]
 SHAPE = (230, 14, 18)
+#: A run that goes on may cut its blocks otherwise, and each process tries which kernels are the
+#: fastest: what they give may differ in the last bit.
+ROUNDING = 1e-6
 OPTIONS = {
     "device": "cpu",
     "precision": "float32",
@@ -237,7 +240,7 @@ def test_a_run_that_was_stopped_goes_on(
     assert 120 <= done < SHAPE[0]
     planes, prediction = regions(model, volume_of(voxels), group)
     assert planes == SHAPE[0] - done
-    assert_equal(group, truth)
+    assert_equal(group, truth, ROUNDING)
     assert any("it goes on" in note for note in prediction.provenance["notes"])
 
 
@@ -326,8 +329,7 @@ def test_a_killed_process_leaves_what_the_next_one_finishes(
     np.testing.assert_array_equal(group["mask"][SHAPE[0] - done :], truth.mask[SHAPE[0] - done :])
     planes, _ = regions(model, volume_of(zarr.open_array(source)), group)
     assert planes == SHAPE[0] - done
-    # each process tries which kernels are the fastest: two of them may round differently
-    assert_equal(group, truth, atol=1e-6)
+    assert_equal(group, truth, ROUNDING)
 
 
 # --- faults -------------------------------------------------------------------------------------
@@ -366,7 +368,7 @@ def test_a_chunk_that_fails_in_the_middle(
     gone[0] = False
     planes, _ = regions(model, volume_of(data), group)
     assert planes == len(voxels) - done
-    assert_equal(group, nau.predict(model, volume_of(voxels), **OPTIONS))
+    assert_equal(group, nau.predict(model, volume_of(voxels), **OPTIONS), ROUNDING)
 
 
 def test_a_full_disk(
@@ -393,7 +395,7 @@ def test_a_full_disk(
     room[0] = 10_000
     planes, _ = regions(model, volume_of(voxels), group)
     assert planes <= SHAPE[0] - about["planes"]["mask"]
-    assert_equal(zarr.open_group(tmp_path / "r.zarr", mode="r"), truth)
+    assert_equal(zarr.open_group(tmp_path / "r.zarr", mode="r"), truth, ROUNDING)
 
 
 def test_a_group_that_cannot_be_written_is_refused_before_the_run(
