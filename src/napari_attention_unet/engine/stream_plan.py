@@ -71,7 +71,7 @@ class StreamPlan:
     on_disk : bool
         Whether values that wait for a whole-volume statistic wait in a temporary file.
     memory : int
-        Bytes of all buffers on the device, and of a temporary file's in the page cache none.
+        Bytes that are held on the device at worst; see `stream_bytes`. A temporary file is not.
     work : float
         Of all operations, in the unit of `Operation.work`.
     """
