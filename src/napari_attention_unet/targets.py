@@ -211,5 +211,6 @@ def chunks_for(kind: Kind, frame: Frame) -> tuple[int, ...]:
 
 def bytes_of(kind: Kind) -> int:
     """Memory that a result takes."""
-    size: int = kind.dtype.itemsize
-    return prod(kind.turned) * (kind.channels or 1) * size
+    voxels = prod(kind.turned) * (kind.channels or 1)
+    size = int(kind.dtype.itemsize)
+    return voxels * size
