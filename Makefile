@@ -8,7 +8,7 @@ ifeq ($(shell uname),Linux)
 SCREEN := xvfb-run -a -s "-screen 0 1280x800x24"
 endif
 
-.PHONY: help setup demo test lint format screenshot wheel clean
+.PHONY: help setup demo test lint format screenshot gallery docs wheel clean
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -42,8 +42,16 @@ screenshot: setup  ## take the README's pictures from the live plugin
 	cp build/screenshot/viewer.png docs/images/screenshot.png
 	cp build/screenshot/viewer-light.png docs/images/screenshot-light.png
 
+gallery: $(READY)  ## take the pictures of the gallery by running its scripts
+	mkdir -p docs/images/gallery
+	for script in docs/gallery/*.py; do $(PY) $$script docs/images/gallery/$$(basename $$script .py).png || exit 1; done
+
+docs: $(READY)  ## build the documentation's site into site/
+	$(PY) -m pip install --quiet --group docs
+	$(PY) -m mkdocs build --strict
+
 wheel: $(READY)  ## build source and wheel distributions into dist/
 	$(PY) -m build --outdir dist .
 
 clean:  ## remove what was built here, .venv excepted
-	rm -rf build dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache attention-unet-demo
+	rm -rf build dist site htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache attention-unet-demo
