@@ -211,6 +211,5 @@ def chunks_for(kind: Kind, frame: Frame) -> tuple[int, ...]:
 
 def bytes_of(kind: Kind) -> int:
     """Memory that a result takes."""
-    voxels = prod(kind.turned) * (kind.channels or 1)
-    size = int(kind.dtype.itemsize)
-    return voxels * size
+    size: int = prod(kind.turned) * (kind.channels or 1) * kind.dtype.itemsize
+    return size
