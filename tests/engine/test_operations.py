@@ -135,6 +135,16 @@ def test_pooling(shape, kernel_size, stride, padding, dilation, mean, ceil, mark
     torch.testing.assert_close(assembled(op, [x], expected.shape[2], marks), expected)
 
 
+def test_the_mean_has_no_kernel_of_its_own_in_reduced_precision():
+    x = values(1, 8, 4, 6, 8).bfloat16()
+    op = Pooling(
+        "y", ("x",), torch.bfloat16, Geometry((2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)), True
+    )
+    result = assembled(op, [x], 2, [])
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), F.avg_pool3d(x.float(), 2), rtol=1e-2, atol=1e-2)
+
+
 @few
 @given(
     shape=st.tuples(*[st.integers(1, 7)] * 3),

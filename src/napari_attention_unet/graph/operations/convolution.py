@@ -194,7 +194,9 @@ class Pooling(Operation):
             x = F.pad(x, (0, 0, 0, 0, *ends), value=0.0 if self.mean else float("-inf"))
         padding = (0, g.padding[1], g.padding[2])
         if self.mean:
-            return F.avg_pool3d(x, g.kernel, g.stride, padding)
+            # torch has no kernel in reduced precision for the CPU
+            exact = x.float() if x.device.type == "cpu" else x
+            return F.avg_pool3d(exact, g.kernel, g.stride, padding).to(x.dtype)
         if self._halves and x.device.type == "cpu":
             return _max_of_pairs(x)
         return F.max_pool3d(x, g.kernel, g.stride, padding, g.dilation, self.ceil_mode)
