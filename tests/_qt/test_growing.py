@@ -168,22 +168,21 @@ def test_what_a_person_hides_meanwhile_stays_hidden(streaming, slowly, qtbot):
 
 def test_time_points_grow_one_after_the_other(docked, deep, slowly, qtbot):
     viewer, panel = docked
-    viewer.add_image(np.stack([deep, deep[::-1]]), name="film", axis_labels=("t", "z", "y", "x"))
+    film = np.stack([deep, deep[::-1]])[:, ::2]
+    viewer.add_image(film, name="film", axis_labels=("t", "z", "y", "x"))
     panel.advanced.plan.value = "stream"
     panel.image.time.value = "all"
     wait_ready(qtbot, panel)
     named(panel, "run").click()
-    growths = set()
 
     def second_grows() -> bool:
-        growths.add(panel.controller.results._growing)
         return grown(panel) > 2 and panel.controller.results._grown_index == 1
 
-    qtbot.waitUntil(second_grows, timeout=PATIENCE)
+    qtbot.waitUntil(second_grows, timeout=3 * PATIENCE)
     with qtbot.waitSignal(panel.controller.runner.answered, timeout=PATIENCE):
         named(panel, "cancel").click()
     (mask,) = results(viewer, "mask")
-    assert mask.data.shape == (2, *SHAPE)
+    assert mask.data.shape == film.shape
     assert mask.name.endswith(PARTIAL)
     gate = results(viewer, "gate")[0]
     there = np.asarray(gate.data).any(axis=(2, 3))
