@@ -98,7 +98,8 @@ class Reader:
         plane = prod(self._data.shape) // self._data.shape[self._axis] * self.dtype.itemsize
         row = plane * max(int(n) for n in np.diff(self._edges))
         whole = prod(self._data.shape) * self.dtype.itemsize
-        return int(min(whole, KEPT + 3 * row))  # one that is used, one that is read, one that is cut out
+        # of rows: one that is used, one that is read, one that is cut out
+        return int(min(whole, KEPT + 3 * row))
 
     def _row(self, row: int) -> Array:
         self._fetch(row)
