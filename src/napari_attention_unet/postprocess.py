@@ -129,11 +129,21 @@ def label(output: Tensor, activation: str, threshold: float | None, classes: int
     channels = output.shape[0]
     if threshold is None:
         if channels > 1 and activation != "sigmoid":
-            return output.argmax(0)
+            return _first_largest(output)
         threshold = 0.5
     first = 0 if classes > channels else 1
     best, index = activate(output, activation)[first:].max(0)
     return torch.where(best >= threshold, index + 1, 0)
+
+
+def _first_largest(output: Tensor) -> Tensor:
+    """`output.argmax(0)`, several times faster for a few channels of many voxels."""
+    best = output[0]
+    found = torch.zeros(output.shape[1:], dtype=torch.int64)
+    for channel in range(1, output.shape[0]):
+        found[output[channel] > best] = channel
+        best = torch.maximum(best, output[channel])
+    return found
 
 
 def largest_component(mask: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
