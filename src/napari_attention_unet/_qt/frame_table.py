@@ -57,6 +57,7 @@ class FrameModel(QAbstractTableModel):
         self._columns: list[str] = []
         self._about: dict[str, Column] = {}
         self._rows: list[str] = []
+        self._cells: list[list[Any]] = []
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -81,6 +82,7 @@ class FrameModel(QAbstractTableModel):
         self._frame = frame
         self._about = {name: column for name, column in about.items() if name in frame.columns}
         self._columns = [name for name in self._about if name not in rows]
+        self._cells = [frame[name].tolist() for name in self._columns]  # pandas is slow by the cell
         names = [frame[name].astype(str) for name in rows if name in frame.columns]
         self._rows = [" · ".join(parts) for parts in zip(*names, strict=True)] if names else []
         self.endResetModel()
@@ -96,7 +98,7 @@ class FrameModel(QAbstractTableModel):
     def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """A cell."""
         column = self._columns[index.column()]
-        value = self._frame[column].iloc[index.row()]
+        value = self._cells[index.column()][index.row()]
         if role == Qt.ItemDataRole.DisplayRole:
             return cell_text(value, self._about[column].digits)
         if role == Qt.ItemDataRole.ToolTipRole:
@@ -198,9 +200,12 @@ class FrameTable(QWidget):
         self.view.setTabKeyNavigation(False)
         self.view.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        for header in (self.view.horizontalHeader(), self.view.verticalHeader()):
-            if header is not None:
-                header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        across, down = self.view.horizontalHeader(), self.view.verticalHeader()
+        if across is not None and down is not None:
+            across.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+            across.setResizeContentsPrecision(MOST_ROWS)  # of thousands of rows, those in sight
+            down.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+            for header in (across, down):
                 header.setHighlightSections(False)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -249,7 +254,8 @@ class FrameTable(QWidget):
         across, down = self.view.horizontalHeader(), self.view.verticalHeader()
         if across is None or down is None:
             return
-        rows = sum(down.sectionSize(row) for row in range(min(MOST_ROWS, self.model.rowCount())))
+        down.setDefaultSectionSize(self.fontMetrics().height() + 6)
+        rows = down.defaultSectionSize() * min(MOST_ROWS, self.model.rowCount())
         bar = self.view.horizontalScrollBar()
         beneath = bar.sizeHint().height() if bar is not None else 0
         self.view.setFixedHeight(across.sizeHint().height() + rows + beneath + 8)

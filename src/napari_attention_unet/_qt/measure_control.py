@@ -71,6 +71,7 @@ class MeasureControl(QObject):
                 job.abandon()
             part.show_run(run is not None)
         self._allow_features()
+        part.allow_regions(part.by.value != "object")
         if run is None or not part.isVisible():
             return
         if self._measured != part.by.value:

@@ -29,6 +29,7 @@ from .runs import NO_RUN
 
 _BY = [("class", "class"), ("connected object", "object"), ("whole foreground", "foreground")]
 _PLOTS = [("histogram of each gate", "histogram"), ("inside and outside", "inside")]
+_WHAT = "Coefficients of each gate as a histogram, or inside and outside of every region"
 NO_REFERENCE = (
     "Labels that are right show where attention went wrong: choose a Labels layer that has the "
     "values of the mask."
@@ -99,7 +100,7 @@ class MeasurePart(QWidget):
             "plot",
             native(self.what),
             "measure_what",
-            "Coefficients of each gate as a histogram, or inside and outside of the mask",
+            _WHAT,
         )
         self._reference_form = Form()
         self._reference_form.add(
@@ -144,6 +145,15 @@ class MeasurePart(QWidget):
             self.flags.say("")
             self.plot.clear()
         self.show_reference()
+
+    def allow_regions(self, allowed: bool) -> None:
+        """Whether regions can be plotted one by one; of objects there may be thousands."""
+        if not allowed:
+            self.what.value = "histogram"
+        self.what.native.setEnabled(allowed)
+        self.what.native.setToolTip(
+            _WHAT if allowed else "Objects may be thousands, too many to plot one by one"
+        )
 
     def show_reference(self, found: ReferenceComparison | None = None, problem: str = "") -> None:
         """Show a comparison with reference labels, or what there would be to choose."""
