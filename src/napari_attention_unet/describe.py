@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -65,6 +66,8 @@ class Description:
     code : str
         What runs of the checkpoint with the user's yes, e.g. ``"a TorchScript program"``; empty
         if nothing of it is code.
+    stated : dict
+        What was said when it was loaded, as of `Model.stated`.
     """
 
     card: ModelCard
@@ -78,6 +81,7 @@ class Description:
     notes: tuple[str, ...]
     sha256: str
     code: str
+    stated: Mapping[str, Any]
 
     @property
     def stated_card(self) -> ModelCard:
@@ -108,4 +112,5 @@ def describe(model: Model) -> Description:
         notes=graph.notes,
         sha256=model.sha256,
         code=model.code,
+        stated=dict(model.stated),
     )

@@ -48,7 +48,7 @@ class ChecksControl(QObject):
             classes = () if run is None else run.predictions[0].classes[1:]
             self._gradcam.set_classes([info.name for info in classes])
             self._sanity.clear()
-        missing = NO_RUN if run is None else "" if run.gates else NO_GATES
+        missing = NO_RUN if run is None else run.closed if run.gates else NO_GATES
         for fold, tip in (
             (self._gradcam, "Add a gradient map on the grid of every gate, and compare"),
             (self._sanity, "Compare every gate's map with those of a network of shuffled weights"),

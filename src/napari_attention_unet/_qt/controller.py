@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QApplication
 
 from napari_attention_unet.errors import InputError
 from napari_attention_unet.inspect.measures import most_telling
@@ -17,6 +18,7 @@ from .checks_control import ChecksControl
 from .choices import Choices, save
 from .compare_control import CompareControl
 from .files import Drops
+from .gate_row import ShownGate
 from .gates_part import EMPTY, NONE_FOUND, NOT_SHOWN
 from .history_control import HistoryControl
 from .inspection import Inspection
@@ -33,6 +35,8 @@ from .report_control import ReportControl
 from .request import Answer, Progress, Request, parse_spacing
 from .results import Results
 from .runs import FinishedRun
+from .saved_result import SavedResult
+from .script import script_of
 from .style import palette
 from .viewer_link import ViewerLink
 from .worker import Runner, explain
@@ -82,7 +86,7 @@ class Controller(QObject):
         self.prefetch = Prefetch(self.models, self)
         self.model_control = ModelControl(self._model, self.prefetch, viewer.layers, self)
         self.runner = Runner(self.models, self)
-        self.drops = Drops(viewer, self)
+        self.drops = Drops(viewer, self.models, self)
         self.link = ViewerLink(viewer, self)
         self.results = Results(viewer, self._on_outdated)
         self.inspection = Inspection(viewer, self.models, panel.foot, self)
@@ -101,6 +105,7 @@ class Controller(QObject):
         self.runner.answered.connect(self._on_answer)
         self.drops.said.connect(self._say)
         self.drops.checkpoint.connect(self._model.open)
+        self.drops.result.connect(self._on_saved)
         self.inspection.said.connect(self._say)
         self.inspection.changed.connect(self.refresh)
         self.link.layers_changed.connect(self._image.refresh)
@@ -117,6 +122,7 @@ class Controller(QObject):
         self._foot.run.connect(self.run)
         self._foot.cancel.connect(self.cancel)
         self._foot.reset.connect(self.reset)
+        self._foot.copy.connect(self.copy_script)
         self._gates.scaling_changed.connect(self.save_choices)
         self._gates.chosen.connect(self._select)
         self._view.letters_changed.connect(self.save_choices)
@@ -238,6 +244,30 @@ class Controller(QObject):
         self.save_choices()
         self._say(*RESET)
 
+    def copy_script(self) -> None:
+        """Put a script that makes the run into the clipboard."""
+        facts, problem = self._model.facts, self._model.problem() or self._advanced.problem()
+        if problem or facts is None or facts.description is None:
+            self._say(f"There is nothing to copy yet. {problem}", "warning")
+            return
+        try:
+            request = self.request()
+        except InputError as error:
+            self._say(f"There is nothing to copy yet. {error}", "warning")
+            return
+        script = script_of(
+            request,
+            self._image.layers,
+            self._image.level_index,
+            self._image.leading,
+            facts.description.stated,
+            facts.description.code,
+        )
+        clipboard = QApplication.clipboard()
+        if clipboard is not None:
+            clipboard.setText(script)
+            self._say("Copied: a Python script that makes this run.", "good", script)
+
     def close(self) -> None:
         """Stop everything and let go of the viewer."""
         self._foot.end()
@@ -298,16 +328,6 @@ class Controller(QObject):
             **run.place,
             first=telling,
         )
-        found = len(answer.measures[0])
-        message = NONE_FOUND.format(model=run.model) if not found else NOT_SHOWN
-        self._first_time = first
-        self._gates.set_gates(
-            shown, others, EMPTY if shown else message, palette(self._viewer.theme)
-        )
-        self._gates.show_time(here)
-        for gate in shown:
-            if gate.name == telling:
-                self._select(gate.layer)
         finished = FinishedRun(
             run.request,
             answer.predictions,
@@ -316,14 +336,68 @@ class Controller(QObject):
             str(source.unique_id),
             run.leading,  # type: ignore[arg-type]
         )
-        self.inspection.runs.add(finished, [*(gate.layer for gate in shown), *others])
+        self._present(finished, shown, others, here, telling, run.model)
         self._said = done(answer, telling)
-        if not self._showed:  # later the person knows where the gates are
-            self._showed = True
-            self._tabs.show_page("gates")
         if self._outdated_meanwhile:
             self.results.mark_outdated(source)
             self._said = outdated(source.name, meanwhile=True)
+
+    def _present(
+        self,
+        run: FinishedRun,
+        shown: list[ShownGate],
+        others: list[Any],
+        here: int,
+        telling: str | None,
+        model: str,
+    ) -> None:
+        """Fill the tabs with a run whose layers were just added."""
+        found = len(run.measures[0])
+        message = NONE_FOUND.format(model=model) if not found else NOT_SHOWN
+        self._first_time = run.predictions[0].volume.part.time_index
+        self._gates.set_gates(
+            shown, others, EMPTY if shown else message, palette(self._viewer.theme)
+        )
+        self._gates.show_time(here)
+        for gate in shown:
+            if gate.name == telling:
+                self._select(gate.layer)
+        self.inspection.runs.add(run, [*(gate.layer for gate in shown), *others])
+        if not self._showed:  # later the person knows where the gates are
+            self._showed = True
+            self._tabs.show_page("gates")
+
+    def _on_saved(self, saved: SavedResult) -> None:
+        try:
+            self._adopt(saved)
+        except Exception as error:  # napari may refuse a layer; the panel goes on
+            self._say(explain(error)[0], "error")
+
+    def _adopt(self, saved: SavedResult) -> None:
+        """Show a saved result, and go on as if it had just been run."""
+        source = self.results.image_of(saved)
+        if source is not None:
+            self._image.choose(source)
+            self.results.watch([source])
+        telling = most_telling(list(saved.measures[0]))
+        shown, others = self.results.adopt(saved, source, telling)
+        model = str(saved.predictions[0].provenance.get("model", ""))
+        name = saved.predictions[0].volume.name
+        finished = FinishedRun(
+            saved.request,
+            saved.predictions,
+            saved.measures,
+            f"{model} on {name}, from {saved.name}",
+            "" if source is None else str(source.unique_id),
+            "time",
+            closed=saved.closed,
+            has_image=source is not None,
+        )
+        self._present(finished, shown, others, 0, telling, model)
+        if saved.closed:
+            self._say(f"{saved.said}. {saved.closed}", "warning")
+        else:
+            self._say(saved.said, "good")
 
     def _on_facts(self, facts: ModelFacts) -> None:
         self._image.set_channels(facts.in_channels, facts.channel_names)

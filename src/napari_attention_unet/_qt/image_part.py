@@ -113,6 +113,11 @@ class ImagePart(QWidget):
         shape = layer_shape(layer)
         return "channel" if len(shape) == 4 and shape[0] == self._in_channels else "time"
 
+    @property
+    def level_index(self) -> int:
+        """The chosen level of a multiscale layer; 0 of others."""
+        return int(self.level.value) if self.layer is not None and self.layer.multiscale else 0
+
     def volume(self, time_index: int | None = None) -> Volume:
         """The chosen volume at a time point, by default the one on display.
 
@@ -129,7 +134,7 @@ class ImagePart(QWidget):
         return volume_from_layers(
             self.layers,
             time_index=time_index,
-            level=self.level.value if self.layer.multiscale else 0,
+            level=self.level_index,
             region=self._box(axes),
             leading=self.leading,  # type: ignore[arg-type]
         )
@@ -196,6 +201,11 @@ class ImagePart(QWidget):
                 self.image.value = self.channels.guess(0, None, names)
         self._adapt()
         self.refreshed.emit()
+
+    def choose(self, layer: Any) -> None:
+        """Choose a layer, as the person would."""
+        if layer in self.image.choices:
+            self.image.value = layer
 
     def show_facts(self, volume: Volume | None) -> None:
         """Say what the chosen image is."""

@@ -135,7 +135,7 @@ class InterveneControl(QObject):
             problem
             or "Run the network with the gates set so; adds a layer of what was gained and lost"
         )
-        blocked = NO_RUN if self._run is None else self._inspection.busy
+        blocked = NO_RUN if self._run is None else self._run.closed or self._inspection.busy
         part.ablate.setEnabled(not blocked)
         part.ablate.setToolTip(
             blocked or "Run the network with each gate closed, open and at its mean"
@@ -145,8 +145,8 @@ class InterveneControl(QObject):
     def _problem(self) -> str:
         if self._run is None:
             return NO_RUN
-        if self._inspection.busy:
-            return self._inspection.busy
+        if blocked := self._run.closed or self._inspection.busy:
+            return blocked
         rows = self._part.rows
         if all(row.switch.value == COMPUTED for row in rows):
             return NOTHING_SET

@@ -204,7 +204,8 @@ class ModelStore:
             self._of(name)["classes"] = tuple(classes)
             assumptions = without_stated(model.card.assumptions, {"classes"})
             card = replace(model.card, classes=tuple(classes), assumptions=assumptions)
-            model = replace(model, card=card)
+            stated = {**model.stated, "classes": tuple(classes)}
+            model = replace(model, card=card, stated=stated)
             self._keep(self._key(name), model)
             return self._remember(model)
 

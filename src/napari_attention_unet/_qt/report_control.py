@@ -68,7 +68,7 @@ class ReportControl(QObject):
             saved,
             tasks.report,
             run.predictions,
-            run.request.volumes[0],
+            run.request.volumes[0] if run.has_image else None,
             self._extras(),
             path,
         )

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 from napari.layers import Layer
 
+from napari_attention_unet.inspect.measures import GateMeasures
+from napari_attention_unet.io.layer_volume import SOURCE_KEY
 from napari_attention_unet.io.layers import RESULT_KEY, layers_from_prediction
 from napari_attention_unet.io.napari_reader import LayerData
-from napari_attention_unet.io.placement import layer_axes
+from napari_attention_unet.io.placement import index_to_world, layer_axes, layer_like, layer_shape
 from napari_attention_unet.prediction import Prediction, Slices
 
 from .gate_row import ShownGate
 from .growing import Growing, Key, key_of
 from .request import Answer, Progress
+from .saved_result import SavedResult
 
 OUTDATED = " (outdated)"
 #: Key of metadata that marks what a person made of a result: a later run does not replace it.
@@ -120,18 +123,49 @@ class Results:
                 if not layer.metadata[RESULT_KEY].get(KEPT) and layer not in layers:
                     self._viewer.layers.remove(layer)
         self._add(layers, source, above=replace)
-        labels = {gate.name: gate.label for gate in answer.predictions[0].gates}
-        order = list(labels)
-        shown, others = [], []
+        return _told(layers, answer.predictions, answer.measures)
+
+    def image_of(self, saved: SavedResult) -> Any:
+        """The layer of a saved result's image: one that shows it already, else it is added."""
+        if not saved.image:
+            return None
+        data, arguments, _ = saved.image[0]
+        wanted = layer_like(data, arguments)
+        path = wanted.metadata[SOURCE_KEY]["storage"].path
+        for layer in self._viewer.layers:
+            about = layer.metadata.get(SOURCE_KEY)
+            if is_result(layer) or about is None or about["storage"].path != path:
+                continue
+            same_place = layer.ndim == len(wanted.scale) and np.allclose(
+                index_to_world(layer), index_to_world(wanted)
+            )
+            if about["channel"] == 0 and layer_shape(layer) == layer_shape(wanted) and same_place:
+                return layer
+        layers = [Layer.create(*each) for each in saved.image]
         for layer in layers:
-            about = layer.metadata[RESULT_KEY]
-            if about["role"] == "gate":
-                name = about["gate"]
-                measures = tuple(each[order.index(name)] for each in answer.measures)
-                shown.append(ShownGate(layer, labels[name], measures))
-            else:
-                others.append(layer)
-        return shown, others
+            self._viewer.add_layer(layer)
+        return layers[0]
+
+    def adopt(
+        self, saved: SavedResult, source: Any, first: str | None
+    ) -> tuple[list[ShownGate], list[Any]]:
+        """Show the results that were saved earlier, as `show` does with those of a run.
+
+        Parameters
+        ----------
+        saved : SavedResult
+            With layers.
+        source : napari layer or None
+            The layer of their image; None where that is gone.
+        first : str or None
+            The gate that is visible at first.
+        """
+        layers = [self._created(layer, source) for layer in saved.layers]
+        for layer in layers:
+            if layer.metadata[RESULT_KEY].get("gate") == first and first is not None:
+                layer.visible = True
+        self._add(layers, source, above=source is not None)
+        return _told(layers, saved.predictions, saved.measures)
 
     def grow(
         self,
@@ -218,7 +252,7 @@ class Results:
     def _created(self, made: LayerData, source: Any) -> Any:
         data, arguments, kind = made
         layer = Layer.create(data, arguments, kind)
-        layer.metadata[RESULT_KEY]["source_id"] = str(source.unique_id)
+        layer.metadata[RESULT_KEY]["source_id"] = "" if source is None else str(source.unique_id)
         return layer
 
     def _grown(self, made: LayerData, source: Any) -> Any:
@@ -244,7 +278,8 @@ class Results:
 
     def _add(self, layers: list[Any], source: Any, *, above: bool) -> None:
         """Put layers into the viewer, right above their source or on top."""
-        at = self._viewer.layers.index(source) + 1 if source in self._viewer.layers else None
+        present = source is not None and source in self._viewer.layers
+        at = self._viewer.layers.index(source) + 1 if present else None
         for offset, layer in enumerate(layers):
             if layer in self._viewer.layers:
                 continue
@@ -281,3 +316,23 @@ class Results:
         if not self._silent:
             self.mark_outdated(event.source)
             self._on_outdated(event.source)
+
+
+def _told(
+    layers: Iterable[Any],
+    predictions: Sequence[Prediction],
+    measures: Sequence[Sequence[GateMeasures]],
+) -> tuple[list[ShownGate], list[Any]]:
+    """The layers that show gates, with what is known of each, and the others."""
+    labels = {gate.name: gate.label for gate in predictions[0].gates}
+    order = list(labels)
+    shown, others = [], []
+    for layer in layers:
+        about = layer.metadata[RESULT_KEY]
+        if about["role"] == "gate":
+            name = about["gate"]
+            of_gate = tuple(each[order.index(name)] for each in measures)
+            shown.append(ShownGate(layer, labels[name], of_gate))
+        else:
+            others.append(layer)
+    return shown, others

@@ -30,12 +30,14 @@ class RunPart(QWidget):
     Attributes
     ----------
     options : QWidget
-        What belongs to the settings of a run: whether it replaces earlier results, and *reset*.
+        What belongs to the settings of a run: whether it replaces earlier results, *copy
+        as Python*, and *reset*.
     """
 
     run = Signal()
     cancel = Signal()
     reset = Signal()
+    copy = Signal()
 
     def __init__(self, replace: bool, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -53,6 +55,14 @@ class RunPart(QWidget):
         self.reset_button.setProperty("role", "flat")
         describe(self.reset_button, "reset", "Set every choice back to its default")
         self.reset_button.clicked.connect(self.reset)
+
+        self.copy_button = QToolButton()
+        self.copy_button.setText("copy as Python")
+        self.copy_button.setProperty("role", "flat")
+        describe(
+            self.copy_button, "copy_python", "Copy a script that makes this run without the panel"
+        )
+        self.copy_button.clicked.connect(self.copy)
 
         self.run_button = QPushButton("Run")
         describe(self.run_button, "run", "")
@@ -76,7 +86,7 @@ class RunPart(QWidget):
         self.message.setObjectName("message")
         self.message.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
 
-        self.options = beside(self.replace_box, self.reset_button)
+        self.options = beside(self.replace_box, self.copy_button, self.reset_button)
         buttons = QHBoxLayout()
         buttons.setContentsMargins(0, 0, 0, 0)
         buttons.setSpacing(6)

@@ -39,6 +39,10 @@ class FinishedRun:
         Unique id of the layer that was run.
     leading : str
         As in `volume_from_layers`.
+    closed : str
+        Why the network cannot be run again as it was; empty if it can.
+    has_image : bool
+        Whether the volumes of the request have their voxels.
     key : str
         Under which its layers are found: ``metadata["attention_unet"]["run"]``.
     """
@@ -49,6 +53,8 @@ class FinishedRun:
     title: str
     source_id: str
     leading: Literal["time", "channel"]
+    closed: str = ""
+    has_image: bool = True
     key: str = field(default_factory=lambda: uuid4().hex)
 
     @property

@@ -257,7 +257,7 @@ def compare_runs(first: Prediction, second: Prediction) -> Generator[Step, None,
 
 
 def report(
-    predictions: Sequence[Prediction], image: Volume, extras: Mapping[str, Any], path: Path
+    predictions: Sequence[Prediction], image: Volume | None, extras: Mapping[str, Any], path: Path
 ) -> Generator[Step, None, Path]:
     """Write the report of a run; `extras` as of `inspect.report.Extras`."""
     from napari_attention_unet.inspect.report import Extras, report_steps, save_report

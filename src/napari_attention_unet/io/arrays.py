@@ -143,11 +143,12 @@ def _image(
     array = native(array, path).transpose([roles.index(r) for r in "TCZYX" if r in roles])
     array = array[tuple(slice(None) if role in roles else None for role in "TCZYX")]
     name = stem(path) + (f" {inner.strip('/')}" if inner else "")
+    place = f"{path}:{inner.strip('/')}" if inner else str(path)
     return FileImage(
         levels=(array,),
         axes="".join(role for role in "TCZYX" if role in roles),
         name=name,
-        storage=Storage(str(path), file_format, shape=array.shape[2:5]),
+        storage=Storage(place, file_format, shape=array.shape[2:5]),
         spacing=spacing,
         units=units,
     )

@@ -46,6 +46,8 @@ def source_metadata(image: FileImage, channel: int) -> dict[str, Any]:
         SOURCE_KEY: {
             "name": image.name,
             "channel": channel,
+            "channels": image.data.shape[1],
+            "units": image.units,
             "orientation": image.orientation,
             "storage": image.storage,
             "shown": plain,

@@ -106,7 +106,7 @@ def _image(node: Any, ome: Mapping[str, Any], path: str | Path, inner: str) -> F
         levels=tuple(levels),
         axes="".join(role for role in "TCZYX" if role in at),
         name=str(multiscale.get("name") or "") or _name(path, inner),
-        storage=Storage(str(path), "zarr", shape=stored),
+        storage=Storage(_place(path, inner), "zarr", shape=stored),
         spacing=as_vec3(spacing),
         translate=as_vec3(start),
         units=unit,
@@ -175,8 +175,13 @@ def _bare(array: Any, path: str | Path, inner: str) -> FileImage:
         levels=(data,),
         axes=roles,
         name=_name(path, inner),
-        storage=Storage(str(path), "zarr", shape=data.shape[2:5]),
+        storage=Storage(_place(path, inner), "zarr", shape=data.shape[2:5]),
     )
+
+
+def _place(path: str | Path, inner: str) -> str:
+    """Under what it is opened again."""
+    return f"{path}:{inner.strip('/')}" if inner else str(path)
 
 
 def _name(path: str | Path, inner: str) -> str:
