@@ -85,7 +85,6 @@ class Pins(QObject):
                 size=3,
                 face_color="#4fc3f7",
                 border_color="#ffffff",
-                out_of_slice_display=True,
                 metadata={RESULT_KEY: {**run.predictions[0].provenance, **about}},
                 **place.arguments(),
             )
