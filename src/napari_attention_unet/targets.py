@@ -159,7 +159,7 @@ class ZarrTarget:
     @property
     def next(self) -> int:
         """The plane that is awaited."""
-        return self.done + sum(values.shape[1] for values in self._waiting)
+        return self.done + sum(int(values.shape[1]) for values in self._waiting)
 
     def write(self, start: int, values: Array) -> None:
         """Planes from `start` on, shape (channel, n, y, x), turned; those it has are left out.
