@@ -158,7 +158,10 @@ def test_blended_tiles_are_near_the_whole(blog_net):
         error = (result[name] - value).abs()
         assert error.mean() < 0.1 * value.std()
         assert error[:, :, 0].mean() < 0.01 * value.std()  # one tile alone, and at a true end
-    assert {step.message.split(":")[0] for step in steps if step.message} == {"tile 1 of 2", "tile 2 of 2"}
+    assert {step.message.split(":")[0] for step in steps if step.message} == {
+        "tile 1 of 2",
+        "tile 2 of 2",
+    }
 
 
 def test_one_blended_tile_is_the_whole(network):
