@@ -83,7 +83,11 @@ class FrameModel(QAbstractTableModel):
         self._about = {name: column for name, column in about.items() if name in frame.columns}
         self._columns = [name for name in self._about if name not in rows]
         self._cells = [frame[name].tolist() for name in self._columns]  # pandas is slow by the cell
-        names = [frame[name].astype(str) for name in rows if name in frame.columns]
+        names = [
+            [cell_text(value, -1) for value in frame[name].tolist()]
+            for name in rows
+            if name in frame.columns
+        ]
         self._rows = [" · ".join(parts) for parts in zip(*names, strict=True)] if names else []
         self.endResetModel()
 

@@ -10,7 +10,7 @@ from napari.layers import Labels
 from pandas import DataFrame
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QResizeEvent, QShowEvent
-from qtpy.QtWidgets import QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
 from napari_attention_unet.inspect.reference import (
     CLASS_COLUMNS,
@@ -111,6 +111,8 @@ class MeasurePart(QWidget):
             "grid",
         )
         lines = rule(), rule()
+        for button in (self.features, self.report):
+            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         buttons = beside(self.features, self.report)
         self._of_a_run = (*lines, buttons, self._plot_form, self._reference_form)
         column = QVBoxLayout(self)
