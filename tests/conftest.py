@@ -53,6 +53,8 @@ _LASTING_THREADS = (
     "IO loop",
     "TCP-Executor",
     "Dask-",
+    "AsyncProcess",
+    "QueueFeederThread",
 )
 
 

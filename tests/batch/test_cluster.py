@@ -57,6 +57,8 @@ def test_volumes_on_workers_are_equal_to_the_bit(client, scans, checkpoint, tmp_
     assert [(o.item, o.status) for o in here] == [(o.item, o.status) for o in there]
     assert sum(o.status == "done" for o in there) == 8
     assert results(tmp_path / "here") == results(tmp_path / "there")
+    again = finished(cluster_steps(client, orders[1], items))
+    assert all(o.status == "failed" for o in again)  # never replaced without being asked
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Voxels of a block along each axis, at most; rounded down to the network's stride.
 BLOCK = 256
+_LARGEST_CHUNK = 128
 #: Attribute of the group and array that say what it holds and which blocks are written.
 KEY, WRITTEN = "attention_unet", "written"
 
@@ -224,13 +225,17 @@ def _prepare(
 
 def _chunks(kind: Kind, job: Job, size: int) -> list[int]:
     """Chunks that end where blocks do."""
+    graph, padded = job.model.graph, job.frame.padded
+    nodes = {f"gates/{gate.name}": gate.node for gate in graph.gates}
+    whole = graph.shape_at(nodes[kind.name], padded)[2:] if kind.name in nodes else padded
     made = []
-    for n, extent, stride in zip(kind.turned, job.frame.padded, job.model.stride, strict=True):
-        samples = _edge(size, stride) * n // extent if n < extent else _edge(size, stride)
-        chunk = max(1, samples)
-        while chunk > 128 and chunk % 2 == 0:
+    for samples, extent, stride, kept in zip(
+        whole, padded, job.model.stride, kind.turned, strict=True
+    ):
+        chunk = max(1, _edge(size, stride) * samples // extent)
+        while chunk > _LARGEST_CHUNK and chunk % 2 == 0:
             chunk //= 2
-        made.append(min(chunk, max(1, n)))
+        made.append(min(chunk, max(1, kept)))
     return made
 
 

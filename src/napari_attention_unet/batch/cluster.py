@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from napari_attention_unet.errors import InputError
 from .items import Item
 from .run import BatchStep
 from .table import write_results
-from .work import Order, Outcome, run_item
+from .work import Order, Outcome, check_free, run_item
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -77,13 +78,25 @@ def cluster_steps(
         One for each volume that is finished, in the order in which they are; closing the
         generator cancels the others.
     """
-    futures = {
-        client.submit(_run, order, item, pure=False, retries=RETRIES): index
-        for index, item in enumerate(items)
-    }
     outcomes: dict[int, Outcome] = {}
+    for index, item in enumerate(items):
+        try:
+            check_free(order, item)
+        except InputError as error:
+            folder = str(Path(order.output) / item.name)
+            outcomes[index] = Outcome(item, folder, "failed", str(error), bad_input=True)
+    # a worker may die after it has saved: who takes over then finds that it is done
+    resuming = replace(order, resume=True)
+    futures = {
+        client.submit(_run, resuming, item, pure=False, retries=RETRIES): index
+        for index, item in enumerate(items)
+        if index not in outcomes
+    }
     try:
-        yield BatchStep(0, len(items), "", 0.0, "Waiting for workers")
+        for done, (index, outcome) in enumerate(outcomes.items()):
+            name = items[index].name
+            yield BatchStep(done, len(items), name, 1.0, outcome.message, outcome)
+        yield BatchStep(len(outcomes), len(items), "", 0.0, "Waiting for workers")
         while len(outcomes) < len(items):
             for future in _finished(futures, outcomes):
                 index = futures[future]
@@ -122,7 +135,8 @@ def _outcome(future: Any, order: Order, item: Item) -> Outcome:
     error = future.exception()
     if error is None:
         outcome: Outcome = future.result()
-        return outcome
+        again = outcome.status == "skipped" and not order.resume
+        return replace(outcome, status="done") if again else outcome
     folder = str(Path(order.output) / item.name)
     message = " ".join(str(error).split()) or type(error).__name__
     return Outcome(item, folder, "failed", f"On the cluster: {message}")

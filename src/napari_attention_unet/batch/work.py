@@ -132,14 +132,9 @@ def _steps(model: Model, order: Order, item: Item, folder: Path) -> Generator[St
     settings = item_settings(item, order.settings)
     yield Step(0.0, 1.0, "Reading")
     made_of = _made_of(item, model, settings)
-    if (folder / SUMMARY).exists() and not order.overwrite:
-        if not order.resume:
-            raise InputError(
-                f"'{folder}' has results already. Choose another output folder, resume the batch "
-                "(--resume), or overwrite them (--overwrite)."
-            )
-        if is_finished(folder, made_of):
-            return "skipped"
+    check_free(order, item)
+    if order.resume and not order.overwrite and is_finished(folder, made_of):
+        return "skipped"
     volumes = io.read(item.path)
     predictions: list[Prediction] = []
     for index, volume in enumerate(volumes):
@@ -152,6 +147,22 @@ def _steps(model: Model, order: Order, item: Item, folder: Path) -> Generator[St
     write_measures(folder, item.name, predictions)
     io.save(predictions, folder, order.format)
     return "done"
+
+
+def check_free(order: Order, item: Item) -> None:
+    """Refuse to replace earlier results without being asked to.
+
+    Raises
+    ------
+    InputError
+        If there are any.
+    """
+    folder = Path(order.output) / item.name
+    if (folder / SUMMARY).exists() and not order.overwrite and not order.resume:
+        raise InputError(
+            f"'{folder}' has results already. Choose another output folder, resume the batch "
+            "(--resume), or overwrite them (--overwrite)."
+        )
 
 
 def is_finished(folder: Path, made_of: dict[str, Any]) -> bool:
