@@ -58,6 +58,14 @@ class _Run:
         """Where the layers go."""
         return {"replace": self.replace, "leading": self.leading}
 
+    @property
+    def grows(self) -> bool:
+        """Whether layers show what is finished; those of a time series come at the end.
+
+        Drawing layers that were just exchanged for those of the next time point crashed OpenGL.
+        """
+        return len(self.request.volumes) == 1
+
 
 class Controller(QObject):
     """Connects the parts of the panel with the viewer and the worker threads.
@@ -287,7 +295,7 @@ class Controller(QObject):
     # --- what comes back ------------------------------------------------------------------------
 
     def _on_progress(self, progress: Progress) -> None:
-        if self._run is not None and progress.region is not None:
+        if self._run is not None and self._run.grows and progress.region is not None:
             self.results.grow(progress, self._run.sources[0], self._run.outputs, **self._run.place)
         if not self.runner.cancelling:
             self._foot.show_progress(progress)

@@ -60,7 +60,6 @@ class Results:
         self._sources: list[weakref.ref[Any]] = []
         self._silent = False
         self._growing: Growing | None = None
-        self._grown_index = 0
 
     def watch(self, sources: Sequence[Any]) -> None:
         """Mark results from now on when one of these layers changes."""
@@ -187,9 +186,6 @@ class Results:
         """
         region = progress.region
         assert region is not None
-        if self._growing is not None and self._grown_index != progress.index:
-            self._growing.remove()
-            self._growing = None
         if self._growing is None:
             gates = region.partial.gates
             made = layers_from_prediction(
@@ -205,7 +201,7 @@ class Results:
                     layer.visible = False
             self._add(layers, source, above=replace)
             axes = layer_axes(source, leading)  # type: ignore[arg-type]
-            self._growing, self._grown_index = Growing(self._viewer, layers, axes), progress.index
+            self._growing = Growing(self._viewer, layers, axes)
         changed: dict[Key, Slices] = {("gate", name): box for name, box in region.gates.items()}
         if region.mask is not None:
             changed["mask", ""] = region.mask
