@@ -8,7 +8,7 @@ ifeq ($(shell uname),Linux)
 SCREEN := xvfb-run -a -s "-screen 0 1280x800x24"
 endif
 
-.PHONY: help setup demo test lint format screenshot gallery docs wheel clean
+.PHONY: help setup demo test coverage lint format screenshot gallery docs wheel clean
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -23,6 +23,9 @@ demo: setup  ## run the bundled model on the bundled volume and look at it
 	@$(PY) -m napari_attention_unet demo
 
 test: setup  ## run all tests, those in a real viewer included
+	$(SCREEN) $(PY) -m pytest $(PYTEST_ARGS)
+
+coverage: setup  ## run all tests and measure which lines they reach
 	$(SCREEN) $(PY) -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(READY)  ## check style, types and the manifest
