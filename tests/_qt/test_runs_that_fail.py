@@ -139,7 +139,7 @@ def test_a_model_that_changes_on_disk_is_read_again(docked, qtbot, tmp_path, che
 
 def test_out_of_memory_says_what_would_work(docked, qtbot):
     viewer, panel = docked
-    noise = np.random.default_rng(0).normal(size=(96, 96, 96)).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=(160, 160, 160)).astype(np.float32)
     image = viewer.add_image(noise, name="it")
     panel.advanced.memory.value = 0.01
     run(qtbot, panel)
