@@ -57,10 +57,12 @@ class RunPart(QWidget):
         self.reset_button.clicked.connect(self.reset)
 
         self.copy_button = QToolButton()
-        self.copy_button.setText("copy as Python")
+        self.copy_button.setText("copy script")
         self.copy_button.setProperty("role", "flat")
         describe(
-            self.copy_button, "copy_python", "Copy a script that makes this run without the panel"
+            self.copy_button,
+            "copy_python",
+            "Copy a Python script that makes this run without the panel",
         )
         self.copy_button.clicked.connect(self.copy)
 
