@@ -1,4 +1,4 @@
-"""The script that *copy as Python* gives makes the run of the panel."""
+"""The script that *copy script* gives makes the run of the panel."""
 
 from __future__ import annotations
 
