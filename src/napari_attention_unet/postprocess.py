@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,81 +9,6 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 from torch import Tensor
-
-from napari_attention_unet.errors import InputError
-from napari_attention_unet.frame import Frame
-from napari_attention_unet.preprocess import slabs
-from napari_attention_unet.settings import Settings
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a run says of the voxels, on the caller's grid; see `Prediction`."""
-
-    mask: npt.NDArray[np.integer[Any]]
-    probabilities: npt.NDArray[np.float32] | None
-    logits: npt.NDArray[np.float32] | None
-
-
-def answer(
-    output: Tensor, frame: Frame, activation: str, settings: Settings, classes: int
-) -> Generator[float, None, Answer]:
-    """Bring the network's output to the caller's grid and label its voxels.
-
-    The output is resampled linearly first, activated and labelled then.
-
-    Parameters
-    ----------
-    output : Tensor, shape (1, channel, z, y, x), float32
-        Of the network, on its padded grid.
-    frame : Frame
-        That grid in the caller's array.
-    activation : str
-        See `activate`.
-    settings : Settings
-        `Settings.threshold` and `Settings.outputs`.
-    classes : int
-        See `label`.
-
-    Yields
-    ------
-    float
-        Share that is done, 0..1.
-
-    Raises
-    ------
-    InputError
-        If the network gave values that are not finite.
-    """
-    z, y, x = frame.size
-    image = output[0, :, :z, :y, :x]
-    channels, turned, back = image.shape[0], frame.turned, frame.to_caller()
-    mask = np.empty((1, *turned), np.uint8 if classes <= 256 else np.uint16)
-    maps = {
-        name: np.empty((channels, *turned), np.float32)
-        for name in ("probabilities", "logits")
-        if name in settings.outputs
-    }
-    for start, stop in slabs(turned, channels):
-        low, high = back.reads(start, stop)
-        piece = back.run(image[:, low:high], start, stop)
-        if not piece.isfinite().all():
-            raise InputError(
-                "The network gives NaN or infinite values for this volume. Check the "
-                "normalisation; if it is right, the checkpoint is damaged."
-            )
-        mask[0, start:stop] = label(piece, activation, settings.threshold, classes).numpy()
-        if "logits" in maps:
-            maps["logits"][:, start:stop] = piece.numpy()
-        if "probabilities" in maps:
-            maps["probabilities"][:, start:stop] = activate(piece, activation).numpy()
-        yield stop / turned[0]
-    placed = {name: np.ascontiguousarray(frame.turn_back(array)) for name, array in maps.items()}
-    return Answer(
-        np.ascontiguousarray(frame.turn_back(mask)[0]),
-        placed.get("probabilities"),
-        placed.get("logits"),
-    )
 
 
 def activate(output: Tensor, activation: str) -> Tensor:

@@ -98,13 +98,9 @@ _loaded: dict[tuple[str, str], Model] = {}
 
 def run_item(order: Order, item: Item) -> Outcome:
     """Run one volume to its end; see `item_steps`."""
-    steps = item_steps(load(order), order, item)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            outcome: Outcome = end.value
-            return outcome
+    from napari_attention_unet.graph.lower import finished
+
+    return finished(item_steps(load(order), order, item))
 
 
 def item_steps(model: Model, order: Order, item: Item) -> Generator[Step, None, Outcome]:
@@ -194,16 +190,13 @@ def content_hash(path: str | Path) -> str:
     InputError
         If there is no such file.
     """
+    from napari_attention_unet.models.contents import sha256_of
+
     outer, inner = split_inner(path)
-    digest = hashlib.sha256(inner.encode())
     if not outer.exists():
         raise InputError(f"There is no file '{path}'. Check its path.")
-    files = sorted(p for p in outer.rglob("*") if p.is_file()) if outer.is_dir() else [outer]
-    for file in files:
-        digest.update(file.relative_to(outer).as_posix().encode())
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
+    files = [p for p in outer.rglob("*") if p.is_file()] if outer.is_dir() else [outer]
+    return hashlib.sha256(f"{inner} {sha256_of(files, outer)}".encode()).hexdigest()
 
 
 def _one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from .console import complain, progress_bar
 from .model_options import Architecture, Arguments, Options, Trust, keywords_of
-from .run_options import voxel_size
+from .run_options import DeviceName, Memory, ModelName, Precision, Spacing, voxel_size
 
 if TYPE_CHECKING:
     from napari_attention_unet.batch.run import BatchStep
@@ -29,27 +29,18 @@ def predict(
             help="Images, folders of them, patterns, or a CSV manifest with a column 'volume'.",
         ),
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A bundled name or a checkpoint.")
-    ] = "brain-t1",
+    model: ModelName = "brain-t1",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder in which each volume gets its own.")
     ] = Path(),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, mps.")] = "auto",
-    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], typer.Option()] = (
-        "auto"
-    ),
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
     plan: Annotated[
         Literal["auto", "whole", "stream", "tiles"],
         typer.Option(help="How a volume is run; auto takes what fits the memory."),
     ] = "auto",
-    memory: Annotated[
-        float | None, typer.Option(metavar="GIB", help="Memory that may be used.")
-    ] = None,
-    spacing: Annotated[
-        str | None,
-        typer.Option(metavar="Z,Y,X", help="Voxel size, in place of what the file says."),
-    ] = None,
+    memory: Memory = None,
+    spacing: Spacing = None,
     file_format: Annotated[
         Literal["auto", "tiff", "nifti", "nrrd", "zarr"],
         typer.Option("--format", help="Of the results; auto is the volume's own."),
