@@ -218,7 +218,7 @@ def test_the_card_folds_out_and_nothing_is_cut_off(panel_of, plain: Path, qtbot)
     assert card.content.isVisible()
     assert "attentionblock3.gate_block_1 · 1/8" in card.facts.texts["gates"].replace("\u200b", "")
     assert "voxel size" in card.assumed.text()
-    assert panel.width() <= 368
+    assert panel.width() <= 360
     for note in card.findChildren(Note):
         if note.isVisible():
             assert note.height() >= note.heightForWidth(note.width()), note.text()
